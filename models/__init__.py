@@ -1,0 +1,1 @@
+"""Networks: what you would draw as a box.  No loss, no data."""

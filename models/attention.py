@@ -1,0 +1,104 @@
+"""Who may look at whom?  Plain attention, its masks, and the kernel that is fast on this device.
+
+On a CPU the products are written out: the backward pass of `scaled_dot_product_attention` in bf16 is several times slower there.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wmzoo.question import Stream
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "#B 1 #Q K"] | None) -> Tensor:
+    """Softmax attention of (B, heads, Q, C) over (B, heads, K, C); a query that may see nothing gets zeros, never NaN."""
+    if q.is_cuda:
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return out if mask is None else torch.where(mask.any(-1, keepdim=True), out, 0.0)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is None:
+        return logits.softmax(dim=-1) @ v
+    weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(dim=-1)
+    return weights.masked_fill(~mask, 0.0) @ v
+
+
+class Attention(nn.Module):
+    """Multi-head attention: of a sequence over itself, or over a condition whose keys and values can be kept.
+
+    Args:
+        width: of the queries and of the output.
+        heads: must divide the width.
+        context: width of the condition; 0 is self-attention.
+    """
+
+    def __init__(self, width: int, heads: int, context: int = 0) -> None:
+        super().__init__()
+        self.heads = heads
+        if context:
+            self.query, self.key_value = nn.Linear(width, width), nn.Linear(context, 2 * width)
+        else:
+            self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def remember(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a condition, each (B, heads, K, C)."""
+        k, v = self._split(self.key_value(context), 2)
+        return k, v
+
+    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
+        if memory is None:
+            q, k, v = self._split(self.qkv(x), 3)
+        else:
+            (q,), (k, v) = self._split(self.query(x), 1), memory
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linear layers around squared ReLU (So et al. 2021), which costs a CPU a fraction of GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x).relu().square())
+
+
+def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "#B 1 N N"] | None:
+    """Who of the sequence may look at whom: padding is never seen, `blind` and `frame` are obeyed; None if all see all."""
+    if not any(s.keep is not None or s.blind & streams.keys() or s.frame is not None for s in streams.values()):
+        return None
+    rows = [torch.cat([_pair(streams, asks, seen) for seen in streams], dim=-1) for asks in streams]
+    return torch.cat(rows, dim=-2)[:, None]
+
+
+def _pair(streams: Mapping[str, Stream], asks: str, seen: str) -> Bool[Tensor, "#B Q K"]:
+    query, key = streams[asks], streams[seen]
+    size, device = (1, query.tokens.shape[1], key.tokens.shape[1]), key.tokens.device
+    allowed = torch.full(size, seen not in query.blind, device=device)
+    if asks == seen and query.frame is not None:
+        allowed = allowed & (query.frame[:, None] >= query.frame[None, :])
+    return allowed if key.keep is None else allowed & key.keep[:, None, :]
+
+
+def key_mask(keep: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "B 1 1 K"] | None:
+    """The mask of a condition for every query."""
+    return None if keep is None else keep[:, None, None, :]
+
+
+def silence(stream: Stream) -> Tensor:
+    """The tokens of a stream with zeros where they are padding, so that whatever stood there cannot spread."""
+    return stream.tokens if stream.keep is None else torch.where(stream.keep[..., None], stream.tokens, 0.0)
+
+
+def sinusoid(time: Float[Tensor, "*any"], width: int, last: float) -> Float[Tensor, "*any W"]:
+    """[cos, sin] of time at width/2 frequencies exp(-ln(10000) i / last), i = 0, 1, ...; DiT has last = width/2."""
+    steps = torch.arange(width // 2, device=time.device, dtype=torch.float32)
+    angle = time.float()[..., None] * torch.exp(-9.210340371976184 * steps / last)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)

@@ -1,0 +1,56 @@
+"""What does the policy see?  Frames of all cameras and the instruction as one stream, its own state as another."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from wmzoo.batch import Batch
+from wmzoo.features import encoded
+from wmzoo.interfaces import Blueprint, Encoder, Sizes
+from wmzoo.question import Stream
+
+from .embodiment import CategoryMLP
+
+
+class Observer(nn.Module):
+    """The streams "observation" (image tokens of every frame and camera, instruction) and "state" (one token per frame).
+
+    Nothing here reads the future.  Where the state is unknown a learned null token stands in its place.
+    """
+
+    def __init__(self, encoder: Encoder, text: nn.Module, sizes: Sizes) -> None:
+        super().__init__()
+        self.encoder, self.text = encoder, text
+        tokens = sizes.history * sizes.views * encoder.grid[0] * encoder.grid[1]
+        self.project = nn.Linear(encoder.width, sizes.context)
+        self.norm = nn.LayerNorm(sizes.context)
+        self.place = nn.Parameter(0.02 * torch.randn(tokens, sizes.context))
+        self.project_text = nn.Linear(cast("int", text.width), sizes.context)
+        self.state = CategoryMLP(sizes.embodiments, sizes.state, sizes.width, sizes.width)
+        nn.init.normal_(self.state.first.weight, std=sizes.state**-0.5)
+        nn.init.normal_(self.state.second.weight, std=sizes.width**-0.5)
+        self.null_state = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
+        self.state_place = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
+
+    def forward(self, batch: Batch) -> dict[str, Stream]:
+        image = self.norm(self.project(encoded(batch, self.encoder, "now")) + self.place)
+        observation = torch.cat([image, self.project_text(self.text(batch.text))], dim=1)
+        return {"observation": Stream(observation), "state": Stream(self._state(batch))}
+
+    def _state(self, batch: Batch) -> Tensor:
+        known = batch.has_state[:, None, None]
+        tokens = self.state(torch.where(known, batch.state, 0.0), batch.embodiment)
+        return torch.where(known, tokens, self.null_state) + self.state_place
+
+
+@dataclass(frozen=True)
+class Config(Blueprint):
+    """The observer of an arm: an image encoder and a reader of instructions."""
+
+    encoder: Blueprint
+    text: Blueprint
+
+    def build(self, sizes: Sizes) -> Observer:
+        return Observer(cast("Encoder", self.encoder.build(sizes)), self.text.build(sizes), sizes)

@@ -1,0 +1,1 @@
+"""One paper idea per file: equations first, plumbing after."""

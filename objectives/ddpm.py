@@ -1,0 +1,133 @@
+"""Diffusion Policy: denoise the action chunk by predicting its noise, on the clock of discrete diffusion.
+
+Chi et al. 2023, Diffusion Policy, arXiv:2303.04137; Ho et al. 2020, DDPM, arXiv:2006.11239; Song et al. 2021, DDIM,
+arXiv:2010.02502; Nichol and Dhariwal 2021 (squared cosine schedule), arXiv:2102.09672.
+    x_k = sqrt(ab_k) A + sqrt(1 - ab_k) eps          add_noise
+    L   = mean over valid numbers of (eps_hat - eps)^2   noise_loss
+    DDIM, K of 100 steps, x0 clipped to [-1, 1]      Ddpm.sample (the schedulers are diffusers')
+    executed: predicted[:, T_o - 1 :]                Ddpm.executable
+The chunk starts at the first of the T_o observation frames, so its first T_o - 1 actions lie in the past.  The index k counts
+from the data (0) to the noise (99); the trunk sees zoo time t = 1 - (k + 1) / 100, so 0 is noise here too.
+We differ: actions repeated past the episode's end are masked; the original trains on them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from wmzoo.batch import Batch, Needs
+from wmzoo.interfaces import Blueprint, Denoiser, Sizes
+from wmzoo.question import Hidden, Question, Score, Stream
+from wmzoo.shapes import checked
+
+STEPS = 100
+SCHEDULE = {"num_train_timesteps": STEPS, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True, "prediction_type": "epsilon"}
+
+
+@checked
+def add_noise(
+    clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alpha_bar: Float[Tensor, "B"]
+) -> Float[Tensor, "B H A"]:
+    """The noisy chunk, sqrt(ab) clean + sqrt(1 - ab) noise.
+
+    Raises:
+        TypeCheckError: clean and noise differ in shape; nothing is broadcast.
+    """
+    ab = alpha_bar[:, None, None]
+    return ab.sqrt() * clean + (1 - ab).sqrt() * noise
+
+
+@checked
+def noise_loss(
+    prediction: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], mask: Bool[Tensor, "B H A"]
+) -> Float[Tensor, "B"]:
+    """Squared error of the predicted noise over the valid numbers of each window; 0 where there is none.
+
+    Raises:
+        TypeCheckError: the three differ in shape.
+    """
+    error = torch.where(mask, prediction - noise, 0.0)
+    return error.square().sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
+
+
+def zoo_clock(index: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Zoo time of a diffusion index: k = 99 is 0 (noise), k = 0 is 0.99."""
+    return 1 - (index + 1) / STEPS
+
+
+class Ddpm(Denoiser):
+    """Generates the stream "action" by denoising.
+
+    Args:
+        encode: (noisy chunk, clock, embodiment) -> tokens.
+        decode: (final tokens, embodiment) -> predicted noise.
+        history: observation frames T_o; the chunk starts at the first of them.
+        sampler: "ddim" or "ddpm", used when the policy plays.
+    """
+
+    stream = "action"
+    alpha_bar: Tensor
+
+    def __init__(self, encode: nn.Module, decode: nn.Module, history: int, sampler: Literal["ddim", "ddpm"]) -> None:
+        super().__init__()
+        self.encode, self.decode, self.history, self.sampler = encode, decode, history, sampler
+        self.register_buffer("alpha_bar", DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)
+
+    def needs(self) -> Needs:
+        return Needs(history=self.history, first_action=1 - self.history)
+
+    def forward(self, batch: Batch) -> Question:
+        mask = batch.action_mask
+        action = torch.where(mask, batch.action, 0.0)
+        noise = torch.randn_like(action)
+        index = torch.randint(0, STEPS, (len(batch),), device=action.device)
+        index = torch.where(batch.has_action, index, STEPS - 1)
+        noisy = torch.where(batch.has_action[:, None, None], add_noise(action, noise, self.alpha_bar[index]), noise)
+
+        def score(hidden: Hidden) -> dict[str, Score]:
+            return {"noise": Score(noise_loss(self.read(hidden, batch), noise, mask), batch.has_action)}
+
+        return Question(self.embed(noisy, zoo_clock(index), batch), frozenset(), score)
+
+    def embed(self, noisy: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:
+        return {self.stream: Stream(self.encode(noisy, clock, batch.embodiment), clock)}
+
+    def read(self, hidden: Hidden, batch: Batch) -> Tensor:
+        return self.decode(hidden.final[self.stream], batch.embodiment).float()
+
+    def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+        scheduler = DDIMScheduler(**SCHEDULE) if self.sampler == "ddim" else DDPMScheduler(**SCHEDULE)
+        scheduler.set_timesteps(steps)
+        value = noise
+        for index in scheduler.timesteps:
+            clock = zoo_clock(index).to(value.device).expand(len(value))
+            value = scheduler.step(predict(value, clock), index, value).prev_sample
+        return value
+
+    def executable(self, chunk: Tensor) -> Tensor:
+        return chunk[:, self.history - 1 :]
+
+
+@dataclass(frozen=True)
+class Config(Blueprint):
+    """Diffusion on actions.
+
+    Attributes:
+        encode, decode: the layers between actions and trunk.
+        history: observation frames.
+        sampler: ddim or ddpm.
+    """
+
+    encode: Blueprint
+    decode: Blueprint
+    history: int = 2
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+
+    def build(self, sizes: Sizes) -> Ddpm:
+        return Ddpm(self.encode.build(sizes), self.decode.build(sizes), self.history, self.sampler)

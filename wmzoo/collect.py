@@ -1,0 +1,98 @@
+"""How are demonstrations recorded?  Scripted experts with noise, failures dropped and counted, killed at any moment without loss.
+
+The noise of an episode (standard deviation 0, 0.1 or 0.3 of the action's range) is drawn from its seed; the recorded action is
+the clean one, so the policy learns to come back.  Collecting seeds start at 1,000,000 and never name a handle (rollout.py).
+"""
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import tasks
+from .episodes import attempts, sweep_drafts, write_episode, write_manifest
+from .errors import UserError
+from .interfaces import Task
+
+FIRST_SEED = 1_000_000
+NOISE = (0.0, 0.1, 0.3)
+LINGER = 8  # steps recorded after success
+
+
+@lru_cache(maxsize=1)  # one renderer per process
+def _simulator(task: str, size: int) -> Task:
+    return tasks.make(task, size)
+
+
+def record(task: Task, seed: int) -> tuple[dict[str, np.ndarray] | None, dict[str, object]]:
+    """One episode of the expert: its arrays (None if it failed) and the facts about it."""
+    rng = np.random.default_rng(seed)
+    noise = float(rng.choice(NOISE))
+    task.reset(seed)
+    views, actions, since_success = [task.look()], [], 0
+    while len(actions) < task.limit and since_success < LINGER:
+        clean = task.expert()
+        actions.append(clean)
+        solved = task.step(np.clip(clean + noise * rng.standard_normal(clean.shape), -1, 1).astype(np.float32))
+        since_success += solved or since_success > 0
+        views.append(task.look())
+    facts = {"seed": seed, "noise": noise, "success": since_success > 0, "length": len(actions)}
+    if not since_success:
+        return None, facts
+    frames, state = (np.stack(column) for column in zip(*views, strict=True))
+    return {"frames": frames, "state": state, "action": np.stack(actions)}, facts
+
+
+def _attempt(name: str, size: int, folder: Path, number: int) -> tuple[bool, int]:
+    arrays, facts = record(_simulator(name, size), FIRST_SEED + number)
+    write_episode(folder / f"{number:06d}", arrays, facts)
+    return arrays is not None, int(str(facts["length"])) + 1
+
+
+def _fill(pool: ProcessPoolExecutor, processes: int, name: str, size: int, folder: Path, wanted: int) -> Iterator[tuple[bool, int]]:
+    """Try attempts in order until the first `wanted` successes are known; yields (succeeded, frames) as they come."""
+    done = {number: facts["success"] for number, facts in attempts(folder).items()}
+    good, number, running = sum(done.values()), 0, dict[Future[tuple[bool, int]], int]()
+    while good < wanted or running:
+        while good + len(running) < wanted and len(running) < 2 * processes:
+            while number in done:
+                number += 1
+            done[number] = False
+            running[pool.submit(_attempt, name, size, folder, number)] = number
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            del running[future]
+            succeeded, frames = future.result()
+            good += succeeded
+            yield succeeded, frames
+        if len(done) > 20 + 10 * wanted:
+            raise UserError(f"the expert of {name} succeeded in {good} of {len(done)} attempts; something is wrong with the simulator")
+
+
+def collect(names: tuple[str, ...], root: Path, size: int, episodes: int, processes: int) -> None:
+    """Make sure that `root`/`size` holds `episodes` successful episodes of each task."""
+    context = multiprocessing.get_context("spawn")
+    for name in names:
+        folder = root / str(size) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_drafts(folder)
+        have = sum(facts["success"] for facts in attempts(folder).values())
+        with tqdm(total=max(have, episodes), initial=have, desc=f"{name:22}", unit="ep") as bar:
+            if have < episodes:
+                with ProcessPoolExecutor(processes, context) as pool:
+                    frames = 0
+                    for succeeded, length in _fill(pool, processes, name, size, folder, episodes):
+                        frames += length
+                        bar.update(succeeded)
+                        bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:.0f} frames/s")
+
+        facts = {"task": name, "instruction": tasks.instructions()[name], "size": size, "versions": _versions()}
+        write_manifest(folder, facts, episodes)
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("numpy", "metaworld", "mujoco")}

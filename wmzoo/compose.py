@@ -1,0 +1,95 @@
+"""How do many objectives share one pass?  A hybrid asks them all, runs the trunk once, and lets each mark what it sees."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .batch import Batch, Needs
+from .errors import UserError
+from .interfaces import Denoiser, Objective, Trunk
+from .question import Score, Stream
+
+
+class Hybrid(nn.Module):
+    """An observer, a trunk and any number of objectives.
+
+    Args:
+        observer: batch -> {"observation": Stream, "state": Stream}; never reads the future.
+        trunk: runs once per batch, and not at all if no objective has streams or taps.
+        objectives: by name; each stream has one owner.
+    """
+
+    def __init__(self, observer: nn.Module, trunk: Trunk, objectives: Mapping[str, Objective]) -> None:
+        super().__init__()
+        self.observer, self.trunk = observer, trunk
+        self.objectives = cast("dict[str, Objective]", nn.ModuleDict(objectives))
+
+    def needs(self) -> Needs:
+        """The frames and actions of all objectives together.
+
+        Raises:
+            UserError: two objectives want action chunks that start at different steps.
+        """
+        each = {name: objective.needs() for name, objective in self.objectives.items()}
+        acting = {name: need.first_action for name, need in each.items() if isinstance(self.objectives[name], Denoiser)}
+        if len(set(acting.values())) > 1:
+            raise UserError(f"the objectives want chunks that start at different steps: {acting}")
+        futures = dict.fromkeys(offset for need in each.values() for offset in need.futures)
+        first = next(iter(acting.values()), 0)
+        return Needs(max((need.history for need in each.values()), default=1), first, tuple(futures))
+
+    def forward(self, batch: Batch) -> dict[str, Score]:
+        """Every term of every objective, as "objective/term".  One pass through the trunk.
+
+        Raises:
+            ValueError: two objectives own a stream of the same name.
+        """
+        questions = {name: objective(batch) for name, objective in self.objectives.items()}
+        if any(question.streams or question.taps for question in questions.values()):
+            streams: dict[str, Stream] = self.observer(batch)
+            for name, question in questions.items():
+                if taken := streams.keys() & question.streams.keys():
+                    raise ValueError(f"objective {name!r} adds the streams {sorted(taken)}, which another objective owns")
+                streams |= question.streams
+            hidden = self.trunk(streams, frozenset().union(*(question.taps for question in questions.values())))
+        else:
+            hidden = None
+        return {f"{name}/{term}": score for name, q in questions.items() for term, score in q.score(hidden).items()}
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The objective that generates actions.
+
+        Raises:
+            UserError: this arm has none, so it cannot play.
+        """
+        for objective in self.objectives.values():
+            if isinstance(objective, Denoiser) and objective.stream == "action":
+                return objective
+        raise UserError(f"this arm has no policy: none of its objectives {sorted(self.objectives)} generates actions")
+
+    @torch.no_grad()
+    def act(self, batch: Batch, noise: Float[Tensor, "B H A"], steps: int) -> Float[Tensor, "B H A"]:
+        """The chunk that starts now, from noise, in `steps` passes.  The observation is encoded and remembered once.
+
+        The standing streams of every objective are in the sequence, as they were in training.
+        """
+        denoiser = self.denoiser
+        streams: dict[str, Stream] = self.observer(batch)
+        for objective in self.objectives.values():
+            streams |= objective.standing(batch)
+        memory = self.trunk.remember(streams.pop("observation")) if self.trunk.remembers else None
+
+        def predict(noisy: Tensor, clock: Tensor) -> Tensor:
+            return denoiser.read(self.trunk({**streams, **denoiser.embed(noisy, clock, batch)}, memory=memory), batch)
+
+        return denoiser.executable(denoiser.sample(predict, noise, steps))
+
+    def strip(self) -> "Hybrid":
+        """The policy alone: auxiliary parts are removed, standing streams stay.  Changes this object and returns it."""
+        for objective in self.objectives.values():
+            objective.strip()
+        return self

@@ -1,0 +1,188 @@
+"""What is an arm made of?  A tree of frozen dataclasses: built, printed, overridden, saved as YAML and read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import yaml
+
+from .batch import Needs
+from .compose import Hybrid
+from .data import Data, Windows
+from .errors import UserError, unknown
+from .interfaces import Blueprint, Objective, Sizes, Trunk
+
+Scale = Literal["tiny", "small", "base", "paper"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """An objective and how much each of its terms weighs; 0 means that it is computed and logged only.
+
+    Attributes:
+        config: the objective.
+        weights: by term.
+        weight: a factor on all of them.
+    """
+
+    config: Blueprint
+    weights: dict[str, float]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How the weights move.
+
+    Attributes:
+        steps: of the optimiser.
+        lr, betas, decay: AdamW; norms, biases and tables are not decayed.
+        warmup: part of the steps over which the rate rises; it then falls along a cosine to 0.
+        clip: largest norm of the gradient.
+        ema: weights that play are averaged with decay min(ema, 1 - (1 + step)^-0.75); 0 plays the last weights.
+        precision: bf16 or fp32, or auto: bf16 where this processor is good at it.
+        compile: torch.compile the network; costs a minute at the start.
+        chapter: steps between checkpoints, validations and lines of metrics.csv.
+    """
+
+    steps: int
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.95, 0.999)
+    decay: float = 1e-5
+    warmup: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+    chapter: int = 250
+
+
+@dataclass(frozen=True)
+class Play:
+    """How the policy acts.
+
+    Attributes:
+        steps: sampling steps K.
+        execute: actions of a chunk that are carried out before the next look.
+    """
+
+    steps: int = 4
+    execute: int = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Width and depth of the trunk."""
+
+    width: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An arm: everything that decides a run, and nothing else."""
+
+    name: str
+    shape: Shape
+    trunk: Blueprint
+    observer: Blueprint
+    objectives: dict[str, Term]
+    data: Data
+    optim: Optim
+    play: Play = field(default_factory=Play)
+    seed: int = 0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term, as "objective/term"."""
+        return {f"{name}/{t}": term.weight * w for name, term in self.objectives.items() for t, w in term.weights.items()}
+
+
+def sizes_for(arm: Experiment, *, action: int, state: int, views: int, history: int) -> Sizes:
+    """What the networks of an arm must know before they are built; the data tells the keyword arguments."""
+    width, depth = arm.shape.width, arm.shape.depth
+    context, out = getattr(arm.trunk, "context_width", width), getattr(arm.trunk, "out_width", width)
+    return Sizes(width, depth, context, out, arm.data.horizon, action, state, arm.data.size, views, history, embodiments=2)
+
+
+def needs_of(arm: Experiment) -> Needs:
+    """The frames and actions that the objectives of the arm ask the data for.
+
+    They are built on the meta device for this one question, so nothing is allocated.
+    """
+    with torch.device("meta"):
+        return build(arm, sizes_for(arm, action=1, state=1, views=1, history=1)).needs()
+
+
+def build(arm: Experiment, sizes: Sizes) -> Hybrid:
+    """The networks of an arm, with fresh weights."""
+    objectives = {name: cast("Objective", term.config.build(sizes)) for name, term in arm.objectives.items()}
+    return Hybrid(arm.observer.build(sizes), cast("Trunk", arm.trunk.build(sizes)), objectives)
+
+
+def build_for(arm: Experiment, windows: Windows) -> Hybrid:
+    """The networks of an arm for this data."""
+    shapes = {"action": windows.action_size, "state": windows.state_size, "views": windows.views}
+    return build(arm, sizes_for(arm, **shapes, history=windows.needs.history))
+
+
+def to_plain(value: Any) -> Any:
+    """A tree of dataclasses as dicts, lists and numbers; each dataclass carries its class under "is"."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return {"is": kind, **{f.name: to_plain(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(plain: Any, where: str = "config") -> Any:
+    """The tree that `to_plain` made.  Only classes of wmzoo are built.
+
+    Raises:
+        UserError: a class or a field that does not exist.
+    """
+    if isinstance(plain, dict) and "is" in plain:
+        module, _, name = plain["is"].rpartition(".")
+        try:
+            kind = getattr(import_module(module), name) if module.startswith("wmzoo.") else None
+        except (ImportError, AttributeError):
+            kind = None
+        if not is_dataclass(kind):
+            raise UserError(f"{where}: {plain['is']!r} is not a part of wmzoo")
+        known = {f.name for f in fields(kind)}
+        for key in plain.keys() - known - {"is"}:
+            raise unknown(f"field of {where} ({plain['is']})", key, known)
+        return kind(**{key: from_plain(item, f"{where}.{key}") for key, item in plain.items() if key != "is"})  # type: ignore[operator]
+    if isinstance(plain, dict):
+        return {key: from_plain(item, f"{where}.{key}") for key, item in plain.items()}
+    if isinstance(plain, list):
+        return tuple(from_plain(item, where) for item in plain)
+    return plain
+
+
+def dump(arm: Experiment) -> str:
+    """The arm as YAML."""
+    return yaml.safe_dump(to_plain(arm), sort_keys=False)
+
+
+def load(path: Path) -> Experiment:
+    """An arm from YAML.
+
+    Raises:
+        UserError: the file is missing, damaged, or describes something else.
+    """
+    try:
+        arm = from_plain(yaml.safe_load(path.read_text()), path.name)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {path.parent} is not a run folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise UserError(f"{path} is not a configuration of wmzoo: {str(error).splitlines()[0]}") from None
+    if not isinstance(arm, Experiment):
+        raise UserError(f"{path} does not describe an experiment")
+    return arm

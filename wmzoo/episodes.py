@@ -1,0 +1,146 @@
+"""What lies on disk?  One folder per episode, written whole or not at all, and a manifest per task.
+
+    data/96/drawer-open/manifest.json      what the task is, which episodes count, how good the expert was, a content hash
+    data/96/drawer-open/000012/            frames.npy (L+1, V, Y, X, 3) uint8, state.npy (L+1, S), action.npy (L, A), episode.json
+    data/96/drawer-open/000013/            a failed attempt keeps episode.json alone
+Every tenth position in the manifest is validation; the others are demonstrations from the front and action-free video from
+the back, so the split of an episode never changes when more are collected.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import UserError
+from .files import content_hash, read_json, text_hash, write_json
+
+FORMAT = 1
+ARRAYS = ("frames", "state", "action")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of L steps; arrays are memory-mapped when first used."""
+
+    folder: Path
+    length: int
+
+    def _load(self, name: str) -> np.ndarray:
+        path = self.folder / f"{name}.npy"
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is missing or truncated ({error}); delete {self.folder} and collect again") from None
+        if len(array) != self.length + (name != "action"):
+            raise UserError(f"{path} has {len(array)} rows where the manifest says {self.length} steps; collect again")
+        return array
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        return self._load("frames")
+
+    @cached_property
+    def state(self) -> np.ndarray:
+        return np.asarray(self._load("state"), np.float32)
+
+    @cached_property
+    def action(self) -> np.ndarray:
+        return np.asarray(self._load("action"), np.float32)
+
+
+def write_episode(folder: Path, arrays: dict[str, np.ndarray] | None, facts: dict[str, Any]) -> None:
+    """Write one attempt; arrays is None for a failed one.  The folder appears whole or not at all."""
+    draft = folder.with_name(f".draft-{folder.name}-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for name, array in (arrays or {}).items():
+        np.save(draft / f"{name}.npy", array)
+    sums = {name: content_hash(draft / f"{name}.npy") for name in arrays or {}}
+    write_json(draft / "episode.json", {**facts, "sha256": sums})
+    os.replace(draft, folder)
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove what killed collectors left behind."""
+    for draft in folder.glob(".draft-*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def attempts(folder: Path) -> dict[int, dict[str, Any]]:
+    """Every attempt on disk, by number."""
+    found = sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+    return {int(path.name): read_json(path / "episode.json", "an episode") for path in found}
+
+
+def write_manifest(folder: Path, facts: dict[str, Any], wanted: int) -> None:
+    """The first `wanted` successes in order of attempt, the failures on the way to them, and a hash of it all."""
+    tried = attempts(folder)
+    good = [number for number in tried if tried[number]["success"]][:wanted]
+    last = good[-1] if good else -1
+    failures = sum(not facts_["success"] for number, facts_ in tried.items() if number < last)
+    episodes = [{"attempt": n, **{k: tried[n][k] for k in ("seed", "noise", "length", "sha256")}} for n in good]
+    write_json(
+        folder / "manifest.json",
+        {
+            "format": FORMAT,
+            **facts,
+            "expert": {"successes": len(good), "attempts": len(good) + failures},
+            "hash": text_hash(repr([(e["seed"], sorted(e["sha256"].items())) for e in episodes])),
+            "episodes": episodes,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The recorded episodes of one task.
+
+    Attributes:
+        manifest: what manifest.json says.
+        episodes: in order.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    episodes: tuple[Episode, ...]
+
+    @property
+    def validation(self) -> tuple[Episode, ...]:
+        """Every tenth episode; of fewer than ten, the last."""
+        return self.episodes[9::10] or self.episodes[-1:]
+
+    def split(self, demos: int, videos: int) -> tuple[tuple[Episode, ...], tuple[Episode, ...]]:
+        """`demos` episodes with actions from the front and `videos` without from the back, never the same.
+
+        Raises:
+            UserError: there are not enough episodes.
+        """
+        held = set(id(e) for e in self.validation)
+        rest = tuple(e for e in self.episodes if id(e) not in held)
+        if demos + videos > len(rest):
+            raise UserError(
+                f"{self.folder} has {len(rest)} training episodes, {demos} demonstrations and {videos} videos are asked for; "
+                f"type: wmzoo collect --tasks {self.folder.name} --episodes {-(-(demos + videos) * 10 // 9) + 1}"
+            )
+        return rest[:demos], rest[len(rest) - videos :] if videos else ()
+
+
+def open_task(root: Path, task: str) -> Recorded:
+    """The recorded episodes of a task below `root` (such as data/96).
+
+    Raises:
+        UserError: nothing was collected, or the folder holds something else.
+    """
+    folder = root / task
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"no episodes of {task} in {root}; type: wmzoo collect --tasks {task} --size {root.name} --data {root.parent}")
+    manifest = read_json(folder / "manifest.json", "a wmzoo data set")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("task") != task:
+        raise UserError(f"{folder / 'manifest.json'} is not the manifest of a wmzoo data set of {task} (format {FORMAT})")
+    episodes = tuple(Episode(folder / f"{e['attempt']:06d}", e["length"]) for e in manifest["episodes"])
+    return Recorded(folder, manifest, episodes)

@@ -1,0 +1,190 @@
+"""What are the plugs?  Everything an arm can be put together from, as abstract classes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from .batch import Batch, Needs
+from .question import Hidden, Question, Stream
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the networks must know of the data and of each other before they are built.
+
+    Attributes:
+        width, depth: of the trunk; `context` is the width of its observation tokens, `out` of its final output.
+        horizon, action, state: actions in a chunk, numbers per action, numbers of proprioception.
+        image, views, history: pixels of a side, cameras, frames up to now.
+        embodiments: robots, the reserved video index included.
+    """
+
+    width: int
+    depth: int
+    context: int
+    out: int
+    horizon: int
+    action: int
+    state: int
+    image: int
+    views: int
+    history: int
+    embodiments: int
+
+
+class Blueprint(ABC):
+    """A frozen dataclass that builds one part.  Arms are made of blueprints, so they can be printed, saved and overridden."""
+
+    @abstractmethod
+    def build(self, sizes: Sizes) -> nn.Module:
+        """The part, with fresh weights, for data and a trunk of these sizes."""
+
+
+class Objective(nn.Module, ABC):
+    """One idea of a paper: what it adds to the sequence, and how it marks the result.
+
+    Attributes:
+        auxiliary: names of sub-modules that only training needs; `strip` removes them for export.
+    """
+
+    auxiliary: tuple[str, ...] = ()
+
+    def needs(self) -> Needs:
+        """The frames and actions this objective asks the data for."""
+        return Needs()
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Question:
+        """Ask: streams, taps, and how to mark."""
+
+    def standing(self, batch: Batch) -> dict[str, Stream]:
+        """The streams that stay in the sequence when the policy plays; they must not depend on the future."""
+        return {}
+
+    def after_step(self) -> None:
+        """Called after every step of the optimiser (targets that follow by EMA)."""
+
+    def strip(self) -> None:
+        """Remove what only training needs."""
+        for name in self.auxiliary:
+            delattr(self, name)
+
+
+class Denoiser(Objective):
+    """An objective that can also generate its stream, from noise to data."""
+
+    stream: str
+
+    @abstractmethod
+    def embed(self, noisy: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:
+        """The stream for a noisy value (B, H, A) at a clock (B,)."""
+
+    @abstractmethod
+    def read(self, hidden: Hidden, batch: Batch) -> Tensor:
+        """The prediction (B, H, A) for that stream."""
+
+    @abstractmethod
+    def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+        """From noise (B, H, A) to data in `steps` calls of predict(value, clock)."""
+
+    def executable(self, chunk: Tensor) -> Tensor:
+        """The part of a generated chunk that starts now."""
+        return chunk
+
+
+class Trunk(nn.Module, ABC):
+    """Named streams in, hidden states out; the only place where streams meet.
+
+    Attributes:
+        width, depth: of the residual stream; `out` is the width of the final output.
+        remembers: the observation does not look at the rest, so its keys and values can be computed once per chunk.
+    """
+
+    width: int
+    depth: int
+    out: int
+    remembers: bool
+
+    @abstractmethod
+    def forward(
+        self,
+        streams: Mapping[str, Stream],
+        taps: AbstractSet[int] = frozenset(),
+        memory: "Memory | None" = None,
+    ) -> Hidden:
+        """One pass.  The stream "observation" is the condition; with `memory` it is left out of `streams`."""
+
+    @abstractmethod
+    def remember(self, observation: Stream) -> "Memory":
+        """Keys and values of the observation, to be computed once and used at every sampling step."""
+
+
+class Memory(NamedTuple):
+    """Keys and values of the observation in each block that reads it (None in the others), and its key mask."""
+
+    blocks: list[tuple[Tensor, Tensor] | None]
+    keep: Tensor | None
+
+
+class Encoder(nn.Module, ABC):
+    """Images in [0, 1] in, tokens out; normalisation is inside.
+
+    Attributes:
+        width: channels of a token.
+        grid: rows and columns of patch tokens.
+    """
+
+    width: int
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def forward(self, image: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n P E"]:
+        """Patch tokens in row-major order, without any class or register token."""
+
+
+class View(NamedTuple):
+    """What the robot sees: one frame for each camera, and its own state."""
+
+    frame: UInt8[np.ndarray, "V Y X 3"]
+    state: Float[np.ndarray, "S"]
+
+
+class Task(ABC):
+    """A simulated task: starts that are named by seeds, an expert that solves it, and a flag that says when it is solved.
+
+    Attributes:
+        name, instruction: how it is called, and what it asks for in plain words.
+        state_names, action_names: what the numbers are; actions live in [-1, 1].
+        limit: control steps after which an episode has failed.
+    """
+
+    name: str
+    instruction: str
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    limit: int
+
+    @abstractmethod
+    def reset(self, seed: int) -> None:
+        """To the start state that this seed names: the same in every process, whatever was played before."""
+
+    @abstractmethod
+    def step(self, action: Float[np.ndarray, "A"]) -> bool:
+        """One control step.  True when the task is solved."""
+
+    @abstractmethod
+    def look(self) -> View:
+        """Render.  Costly, so it is not part of `step`."""
+
+    @abstractmethod
+    def expert(self) -> Float[np.ndarray, "A"]:
+        """What a scripted expert would do now."""
+
+    def close(self) -> None:
+        """Free what the simulator holds."""

@@ -1,0 +1,192 @@
+"""How does a hybrid learn?  It weighs the scores, logs each, steps, and averages the weights.  The only file that knows the loop.
+
+Every random number of step i comes from (seed, i), and batch i is a function of (seed, i), so a run that was killed and
+started again ends in the same weights, bit for bit.  A Lightning epoch is a chapter: a fixed number of steps.
+"""
+
+import math
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset
+
+from .batch import Batch
+from .compose import Hybrid
+from .config import Optim
+from .data import Windows
+from .errors import UserError
+
+
+class ZooModule(L.LightningModule):
+    """A hybrid in training.
+
+    Args:
+        hybrid: what learns.
+        weights: of each "objective/term"; must name exactly the terms that the hybrid returns.
+        optim: how the weights move.
+        seed: of the run.
+    """
+
+    def __init__(self, hybrid: Hybrid, weights: dict[str, float], optim: Optim, seed: int) -> None:
+        super().__init__()
+        self.hybrid, self.weights, self.optim, self.seed = hybrid, weights, optim, seed
+        self.forward_pass = torch.compile(hybrid) if optim.compile else hybrid
+        self.average = Average(hybrid, optim.ema) if optim.ema else None
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        torch.manual_seed((self.seed << 32) + self.global_step)
+        return self._total(batch, "train")
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(index)
+            self._total(batch, "validation")
+
+    def _total(self, batch: Batch, stage: str) -> Tensor:
+        losses = {term: score.mean() for term, score in self.forward_pass(batch).items()}
+        if losses.keys() != self.weights.keys():
+            raise UserError(f"the loss has the terms {sorted(losses)}, the experiment weighs {sorted(self.weights)}")
+        total = torch.stack([self.weights[term] * loss for term, loss in losses.items()]).sum()
+        logged = {f"{stage}/{term}": loss.detach() for term, loss in {**losses, "total": total}.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
+        return total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for objective in self.hybrid.objectives.values():
+            objective.after_step()
+        if self.average is not None:
+            self.average.update(self.hybrid, self.global_step)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        # Lightning's own clipping refuses the fused optimiser under autocast
+        norm = nn.utils.clip_grad_norm_(self.hybrid.parameters(), self.optim.clip)
+        self.log("train/gradient_norm", norm, on_step=False, on_epoch=True, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        plan = self.optim
+        optimizer = AdamW(parameter_groups(self.hybrid, plan.decay), lr=plan.lr, betas=plan.betas, fused=True)
+        schedule = LambdaLR(optimizer, lambda step: rate(step, plan.steps, plan.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average is not None:
+            checkpoint["average"] = self.average.values
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average is not None:
+            self.average.values = checkpoint["average"]
+
+
+class Average:
+    """The exponential moving average of a network's parameters, which is what plays.
+
+    decay(step) = min(limit, 1 - (1 + step)^-0.75), as in Diffusion Policy: young averages forget quickly.
+    """
+
+    def __init__(self, network: nn.Module, limit: float) -> None:
+        self.limit = limit
+        self.values = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move the average toward the network's parameters after optimiser step number `step` (1 is the first)."""
+        decay = min(self.limit, 1 - (1 + step) ** -0.75)
+        current = dict(network.named_parameters())
+        targets = [current[name] for name in self.values]
+        if targets[0].device != next(iter(self.values.values())).device:
+            self.values = {name: value.to(targets[0].device) for name, value in self.values.items()}
+        torch._foreach_lerp_(list(self.values.values()), targets, 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, network: nn.Module) -> None:
+        """Put the averaged values into the network."""
+        for name, parameter in network.named_parameters():
+            if name in self.values:
+                parameter.copy_(self.values[name])
+
+
+def parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices decay; norms, biases and tables do not."""
+    tables = {id(p) for m in network.modules() if isinstance(m, nn.Embedding | nn.GroupNorm | nn.LayerNorm) for p in m.parameters()}
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    plain = [p for name, p in trained if p.ndim < 2 or id(p) in tables or not name.endswith("weight")]
+    chosen = {id(p) for p in plain}
+    heavy = [p for _, p in trained if id(p) not in chosen]
+    return [{"params": heavy, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Learning-rate factor: linear up to 1 over the warm-up, then a cosine down to 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+
+class Steps(Dataset[Batch]):
+    """Training batches first, first + 1, ..., each drawn when it is asked for."""
+
+    def __init__(self, windows: Windows, first: int, count: int) -> None:
+        self.windows, self.first, self.count = windows, first, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.windows.train(self.first + index)
+
+
+class ZooData(L.LightningDataModule):
+    """One chapter of training batches at a time, and the fixed validation windows."""
+
+    def __init__(self, windows: Windows, optim: Optim, validation: int = 256) -> None:
+        super().__init__()
+        self.windows, self.optim, self.validation = windows, optim, validation
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        first = self.trainer.current_epoch * self.optim.chapter
+        count = min(self.optim.chapter, self.optim.steps - first)
+        return DataLoader(Steps(self.windows, first, max(0, count)), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(cast("Dataset[Batch]", self.windows.validate(self.validation)), batch_size=None)
+
+
+def precision_for(choice: str) -> str:
+    """Lightning's name for a precision; auto is bf16 wherever the processor multiplies it faster than fp32."""
+    if choice == "auto":
+        choice = "bf16" if torch.cuda.is_available() or bf16_is_fast() else "fp32"
+    return {"bf16": "bf16-mixed", "fp32": "32-true"}[choice]
+
+
+def bf16_is_fast() -> bool:
+    """True where the processor has matrix or vector instructions for bf16."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability.startswith("AVX512") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], checkpoint: str | None) -> None:
+    """Train to the last step, from a checkpoint if there is one."""
+    chapters = -(-module.optim.steps // module.optim.chapter)
+    trainer = L.Trainer(
+        max_epochs=chapters,
+        max_steps=module.optim.steps,
+        precision=precision_for(module.optim.precision),  # type: ignore[arg-type]
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+        devices=1,
+        callbacks=callbacks,
+    )
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+
+

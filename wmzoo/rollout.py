@@ -1,0 +1,153 @@
+"""How well does a policy play?  Fixed handles, a count for each, an interval on every rate.
+
+A handle is one start state, named by task and seed.  Evaluation handles are seeds 0, 1, ...; tuning handles start at 10,000 and
+serve recipe work alone.  The noise of chunk c of a handle is a function of (handle, c), and each process uses one thread, so a
+handle's outcome does not depend on which other handles are played or by how many processes.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import tasks
+from .errors import UserError
+from .files import write_json
+from .interfaces import Task, View
+from .run import Policy
+from .stats import wilson
+
+TUNING = 10_000
+
+
+class Handle(NamedTuple):
+    """One start state."""
+
+    task: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Played:
+    """The outcome of one handle."""
+
+    task: str
+    seed: int
+    success: bool
+    steps: int
+    milliseconds: float  # median time of one chunk, rendering left out
+
+
+def handles(names: tuple[str, ...], count: int, tuning: bool = False) -> list[Handle]:
+    """`count` handles of each task, from the evaluation list or the tuning list."""
+    start = TUNING if tuning else 0
+    return [Handle(name, start + i) for name in names for i in range(count)]
+
+
+def play(act: Callable[[list[View], np.ndarray], np.ndarray], task: Task, handle: Handle, shape: tuple[int, int], execute: int, film: list[np.ndarray] | None = None) -> Played:
+    """Play one handle until success or the task's limit.
+
+    Args:
+        act: (views so far, noise) -> chunk in the task's units.
+        shape: of the noise, (horizon, A).
+        execute: actions of a chunk that are carried out before the next look.
+        film: where to put a frame for every second step; None renders only when the policy looks.
+    """
+    task.reset(handle.seed)
+    views: list[View] = []
+    seconds: list[float] = []
+    steps, solved, chunk = 0, False, np.zeros((0, shape[1]))
+    while steps < task.limit and not solved:
+        done = steps % execute
+        if done == 0:
+            views.append(task.look())
+            noise = np.random.default_rng((handle.seed, steps)).standard_normal(shape)
+            start = time.perf_counter()
+            chunk = act(views, noise)
+            seconds.append(time.perf_counter() - start)
+        solved = task.step(np.asarray(chunk[done], np.float32))
+        steps += 1
+        if film is not None and steps % 2 == 0:
+            film.append(task.look().frame[0])
+    return Played(handle.task, handle.seed, solved, steps, 1000 * float(np.median(seconds)))
+
+
+@lru_cache(maxsize=1)
+def _policy(folder: str) -> Policy:
+    torch.set_num_threads(1)
+    return Policy.load(Path(folder))
+
+
+@lru_cache(maxsize=1)  # one renderer per process
+def _simulator(task: str, size: int) -> Task:
+    return tasks.make(task, size)
+
+
+def _play_one(folder: str, handle: Handle, filmed: bool) -> tuple[Played, np.ndarray | None]:
+    policy = _policy(folder)
+    film: list[np.ndarray] | None = [] if filmed else None
+    task = _simulator(handle.task, policy.sizes.image)
+    shape = (policy.sizes.horizon, policy.sizes.action)
+    outcome = play(lambda views, noise: policy.act(views, task.instruction, noise), task, handle, shape, policy.arm.play.execute, film)
+    return outcome, np.stack(film) if film else None
+
+
+def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, tuning: bool = False, videos: bool = True) -> dict[str, Any]:
+    """Play the handles, write eval.json (tuning.json for tuning handles) and films of one success and one failure a task.
+
+    Raises:
+        UserError: the folder holds no policy.
+    """
+    Policy.load(folder)
+    todo = handles(names, count, tuning)
+    start = time.monotonic()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        playing = [pool.submit(_play_one, str(folder), handle, False) for handle in todo]
+        with tqdm(total=len(todo), desc="playing", unit="ep") as bar:
+            for future in as_completed(playing):
+                bar.update(1)
+        outcomes = [future.result()[0] for future in playing]
+        seconds = time.monotonic() - start
+        if videos:
+            filmed = {(o.task, o.success): o for o in reversed(outcomes)}
+            shooting = {key: pool.submit(_play_one, str(folder), Handle(o.task, o.seed), True) for key, o in filmed.items()}
+            for (task, success), future in shooting.items():
+                _save_film(folder / "videos" / f"{task}-{'success' if success else 'failure'}.mp4", future.result()[1])
+    result = summary(outcomes) | {"seconds": round(seconds, 1), "processes": processes}
+    write_json(folder / ("tuning.json" if tuning else "eval.json"), result)
+    return result
+
+
+def summary(outcomes: list[Played]) -> dict[str, Any]:
+    """Counts, rates and Wilson intervals, by task and over all; and every handle."""
+
+    def line(rows: list[Played]) -> dict[str, Any]:
+        good, n = sum(o.success for o in rows), len(rows)
+        low, high = wilson(good, n)
+        return {"successes": good, "n": n, "rate": good / n, "interval": [round(low, 4), round(high, 4)]}
+
+    by_task = {name: [o for o in outcomes if o.task == name] for name in dict.fromkeys(o.task for o in outcomes)}
+    return {
+        "all": line(outcomes),
+        "tasks": {name: line(rows) for name, rows in by_task.items()},
+        "chunk_milliseconds": float(np.median([o.milliseconds for o in outcomes])),
+        "handles": [asdict(outcome) for outcome in outcomes],
+    }
+
+
+def _save_film(path: Path, frames: np.ndarray | None) -> None:
+    import imageio.v3 as imageio
+
+    assert frames is not None
+    path.parent.mkdir(exist_ok=True)
+    side = -(-frames.shape[1] // 16) * 16
+    padded = np.pad(frames, ((0, 0), (0, side - frames.shape[1]), (0, side - frames.shape[2]), (0, 0)))
+    imageio.imwrite(path, np.repeat(np.repeat(padded, 2, 1), 2, 2), fps=20, codec="libx264", macro_block_size=None)

@@ -1,0 +1,173 @@
+"""What is a run?  A folder that trains, resumes, exports and plays.
+
+    config.yaml     the resolved arm; `wmzoo train config.yaml --out DIR` repeats it
+    metrics.csv     one line per chapter: step, seconds, losses of training and validation
+    last.ckpt       everything an exact resume needs; replaced whole or not at all
+    export/         weights.safetensors, config.yaml, policy.json (sizes, normalisation, provenance), card.md
+    eval.json       a count for every handle (rollout.py), videos/
+"""
+
+import csv
+import logging
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from . import config
+from .batch import Batch
+from .compose import Hybrid
+from .config import Experiment, build, build_for, sizes_for
+from .data import Normaliser, Windows, byte_tokens, to_image
+from .errors import UserError
+from .files import read_json, write_atomically, write_json
+from .interfaces import Sizes, View
+from .module import ZooData, ZooModule, run_loop
+
+
+def train(arm: Experiment, out: Path) -> None:
+    """Train an arm into a folder, from where it stopped; then export what plays.
+
+    Raises:
+        UserError: the folder holds another run, or the data is not there.
+    """
+    settled = out / "config.yaml"
+    if settled.exists() and settled.read_text() != config.dump(arm):
+        raise UserError(f"{out} holds another run; choose another --out, or type: wmzoo train {settled} --out {out}")
+    torch.manual_seed(arm.seed)
+    windows = Windows(arm.data, config.needs_of(arm), arm.seed)
+    hybrid = build_for(arm, windows)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
+    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
+    checkpoint = out / "last.ckpt"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        run_loop(module, ZooData(windows, arm.optim), [Keeper(out, arm.optim.steps)], str(checkpoint) if checkpoint.exists() else None)
+    if module.average is not None:
+        module.average.copy_to(hybrid)
+    export(arm, hybrid.strip(), windows, out / "export")
+
+
+class Keeper(L.Callback):
+    """Progress bar, metrics.csv and last.ckpt."""
+
+    def __init__(self, out: Path, steps: int) -> None:
+        self.out, self.steps, self.started, self.before = out, steps, time.monotonic(), 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rows = [row for row in self._rows() if int(row["step"]) <= trainer.global_step]
+        self.before = float(rows[-1]["seconds"]) if rows else 0.0
+        self._write(rows)
+        self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=1)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        seconds = self.before + time.monotonic() - self.started
+        self._write([*self._rows(), {"step": str(trainer.global_step), "seconds": f"{seconds:.1f}", **metrics}])
+        self.bar.set_postfix({name.split("/", 1)[1]: value for name, value in metrics.items() if name.startswith("validation")})
+        write_atomically(self.out / "last.ckpt", trainer.save_checkpoint)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.bar.close()
+
+    def _rows(self) -> list[dict[str, str]]:
+        path = self.out / "metrics.csv"
+        return list(csv.DictReader(path.open())) if path.exists() else []
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        def write(draft: Path) -> None:
+            with draft.open("w", newline="") as file:
+                names = list(dict.fromkeys(name for row in rows for name in row)) or ["step", "seconds"]
+                table = csv.DictWriter(file, names)
+                table.writeheader()
+                table.writerows(rows)
+
+        write_atomically(self.out / "metrics.csv", write)
+
+
+def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path) -> None:
+    """Write what plays: weights, arm, sizes, normalisation, provenance."""
+    shapes = {"action": windows.action_size, "state": windows.state_size, "views": windows.views}
+    sizes = sizes_for(arm, **shapes, history=windows.needs.history)
+    facts = {
+        "sizes": asdict(sizes),
+        "normaliser": asdict(windows.normaliser),
+        "tasks": list(windows.names),
+        "instructions": {r.manifest["task"]: r.manifest["instruction"] for r in windows.recorded},
+        "data": windows.provenance,
+        "versions": {name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")},
+    }
+    state = {name: value.contiguous() for name, value in policy.state_dict().items()}
+    write_atomically(folder / "weights.safetensors", lambda draft: save_file(state, draft))
+    write_atomically(folder / "config.yaml", lambda draft: draft.write_text(config.dump(arm)))
+    write_json(folder / "policy.json", facts)
+
+
+@dataclass
+class Policy:
+    """A policy that plays: raw views in, raw actions out."""
+
+    arm: Experiment
+    hybrid: Hybrid
+    sizes: Sizes
+    normaliser: Normaliser
+    instructions: dict[str, str]
+
+    @staticmethod
+    def load(folder: Path) -> "Policy":
+        """The policy of a run folder or of its export.
+
+        Raises:
+            UserError: it is not a run, its training has not ended, or a file is damaged.
+        """
+        folder = folder / "export" if (folder / "export").exists() else folder
+        facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
+        arm, sizes = config.load(folder / "config.yaml"), Sizes(**facts["sizes"])
+        hybrid = build(arm, sizes).strip().eval()
+        try:
+            hybrid.load_state_dict(load_file(folder / "weights.safetensors"))
+        except Exception as error:  # safetensors raises its own bare type
+            raise UserError(f"{folder / 'weights.safetensors'} does not fit its config.yaml or is damaged: {str(error).splitlines()[0]}") from None
+        normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
+        return Policy(arm, hybrid, sizes, normaliser, facts["instructions"])
+
+    def act(self, views: list[View], instruction: str, noise: np.ndarray) -> np.ndarray:
+        """The chunk (H, A) that starts now, in the task's units.
+
+        Args:
+            views: what was seen, the last is now; the first is repeated if there are too few.
+            instruction: in plain words.
+            noise: standard normal, (horizon, A).
+        """
+        history = self.sizes.history
+        views = ([views[0]] * history + views)[-history:]
+        empty = np.zeros((1, 0, self.sizes.views, self.sizes.image, self.sizes.image, 3), np.uint8)
+        chunk = (1, self.sizes.horizon, self.sizes.action)
+        batch = Batch(
+            image=to_image(np.stack([view.frame for view in views])[None]),
+            state=torch.from_numpy(self.normaliser.state(np.stack([view.state for view in views])[None])),
+            has_state=torch.ones(1, dtype=torch.bool),
+            text=byte_tokens([instruction]),
+            action=torch.zeros(chunk),
+            action_mask=torch.zeros(chunk, dtype=torch.bool),
+            future=to_image(empty),
+            has_future=torch.zeros(1, 0, dtype=torch.bool),
+            offset=torch.zeros(1, 0, dtype=torch.long),
+            embodiment=torch.zeros(1, dtype=torch.long),
+            sample=torch.zeros(1, dtype=torch.long),
+        )
+        chunk = self.hybrid.act(batch, torch.from_numpy(noise)[None].float(), self.arm.play.steps)
+        return self.normaliser.raw_action(chunk[0].numpy())

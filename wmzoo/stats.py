@@ -1,0 +1,45 @@
+"""How sure is a rate?  Intervals for counts, and for means over training seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import norm
+
+from .errors import UserError
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate.
+
+    Raises:
+        UserError: there is nothing to count, or more successes than trials.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise UserError(f"no interval for {successes} successes of {n}")
+    z = float(norm.ppf(0.5 + level / 2))
+    rate, scale = successes / n, 1 + z * z / n
+    centre = (rate + z * z / (2 * n)) / scale
+    half = z * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def hierarchical(outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and bootstrap interval of outcomes[training seed][task][handle]: seeds are drawn again, then handles within each task.
+
+    Tasks are not drawn again: the claim is about these tasks.  With one training seed the interval is about that network alone.
+
+    Raises:
+        UserError: the table is empty or ragged.
+    """
+    table = np.asarray(outcomes, float)
+    if table.ndim != 3 or table.size == 0:
+        raise UserError("outcomes must be a full table of training seeds, tasks and handles")
+    rng = np.random.default_rng(seed)
+    seeds, names, n = table.shape
+    means = np.empty(draws)
+    for i in range(draws):
+        chosen = table[rng.integers(seeds, size=seeds)]
+        columns = rng.integers(n, size=(seeds, names, n))
+        means[i] = np.take_along_axis(chosen, columns, axis=2).mean()
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return float(table.mean()), float(low), float(high)

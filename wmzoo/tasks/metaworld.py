@@ -1,0 +1,109 @@
+"""How is Meta-World MT10 played?  One camera, pixels and the hand only, seeds that are seeds, a scripted expert.
+
+Yu et al. 2019, Meta-World, arXiv:1910.10897; tasks and experts are those of the `metaworld` package.
+Cures for what the package does by default, each of which has a test:
+    reset(seed=) is ignored        `seeded_rand_vec`, and seeding the environment before each reset
+    the goal is hidden from the    the expert alone sees the full observation; the policy never does
+    expert
+    12 frames a second on a CPU    shadows, reflections and multi-sampling off: above 100
+    corner2 is upside down         rows are flipped, and the camera moves closer to the table
+"""
+
+import atexit
+import os
+import warnings
+from ctypes.util import find_library
+
+import numpy as np
+
+from ..errors import UserError
+from ..interfaces import Task, View
+
+TASKS = {
+    "reach": "reach the red goal point",
+    "push": "push the puck to the green goal point",
+    "pick-place": "pick up the puck and place it at the blue goal point",
+    "door-open": "open the door",
+    "drawer-open": "open the drawer",
+    "drawer-close": "close the drawer",
+    "button-press-topdown": "press the button from above",
+    "peg-insert-side": "insert the peg into the box from the side",
+    "window-open": "open the window",
+    "window-close": "close the window",
+}
+PRESETS = {"mw3": ("drawer-open", "window-close", "button-press-topdown"), "mw10": tuple(TASKS)}
+CAMERA, CAMERA_POSITION = "corner2", (0.75, 0.075, 0.7)  # metres; shows the whole table
+
+
+def choose_gl() -> str:
+    """The GL backend of MuJoCo: the user's choice if there is one, else a GPU's or Mesa's EGL, else OSMesa.
+
+    Raises:
+        UserError: no library that can draw without a display is installed.
+    """
+    if "MUJOCO_GL" not in os.environ:
+        backends = {"egl": "EGL", "osmesa": "OSMesa"}
+        found = [name for name, library in backends.items() if find_library(library)]
+        if not found:
+            raise UserError("no GL library to draw with; type: apt-get install -y libegl1 libgl1-mesa-dri")
+        os.environ["MUJOCO_GL"] = found[0]
+        if found[0] == "egl" and not os.path.exists("/dev/nvidia0"):
+            os.environ.setdefault("EGL_PLATFORM", "surfaceless")
+    return os.environ["MUJOCO_GL"]
+
+
+class MetaWorld(Task):
+    """One MT10 task.  The state is the hand's position (metres) and the gripper's opening (0 closed to 1 open)."""
+
+    state_names = ("hand x", "hand y", "hand z", "gripper opening")
+    action_names = ("dx", "dy", "dz", "gripper effort")
+    limit = 250
+
+    def __init__(self, name: str, size: int) -> None:
+        choose_gl()
+        import mujoco
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+        from metaworld.policies import ENV_POLICY_MAP
+
+        self.name, self.instruction = name, TASKS[name]
+        self._env = ALL_V3_ENVIRONMENTS[f"{name}-v3"]()
+        self._env._set_task_called = True  # the package insists on its own task lists; seeds are ours
+        self._env._freeze_rand_vec = False
+        self._env._partially_observable = False
+        self._env.__dict__.pop("sawyer_observation_space", None)  # cached with the goal clipped to zero
+        self._env.seeded_rand_vec = True
+        self._expert = ENV_POLICY_MAP[f"{name}-v3"]()
+        model = self._env.model
+        model.vis.quality.offsamples = 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        model.camera(CAMERA).pos[:] = CAMERA_POSITION
+        self._renderer = mujoco.Renderer(model, size, size)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = 0
+        atexit.register(self._renderer.close)  # before MuJoCo's own exit handler takes the display away
+
+    def reset(self, seed: int) -> None:
+        self._env.seed(seed)
+        self._full, _ = self._env.reset()
+
+    def step(self, action: np.ndarray) -> bool:
+        self._full, _, _, _, info = self._env.step(np.clip(action, -1, 1))
+        return bool(info["success"])
+
+    def look(self) -> View:
+        self._renderer.update_scene(self._env.data, camera=CAMERA)
+        return View(self._renderer.render()[None, ::-1].copy(), self._full[:4].astype(np.float32))
+
+    def expert(self) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "Constant(s) may be too high": clipped below
+            action = self._expert.get_action(self._full)
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    def close(self) -> None:
+        atexit.unregister(self._renderer.close)
+        self._renderer.close()
+
+
+def make(name: str, size: int) -> Task:
+    return MetaWorld(name, size)
