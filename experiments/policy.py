@@ -1,12 +1,19 @@
 """The policy alone: flow matching on action chunks with a DiT (GR00T N1, pi0).  The baseline of every comparison."""
 
-from wmzoo.config import Experiment, Optim, Scale, Shape, Term
+from dataclasses import replace
+
+from wmzoo.config import Experiment, Optim, Play, Scale, Shape, Term
 from wmzoo.data import Data
 from wmzoo.models import conv, dit, embodiment, observer, text
 from wmzoo.objectives import flow
 
 
 def config(scale: Scale = "small") -> Experiment:
+    """Tiny learns the toy in seconds; small is for two cores; base for one GPU; paper is GR00T N1.5's size."""
+    return {"tiny": tiny, "small": small, "base": base}[scale]()
+
+
+def small() -> Experiment:
     return Experiment(
         name="policy",
         shape=Shape(width=128, depth=8),
@@ -14,5 +21,29 @@ def config(scale: Scale = "small") -> Experiment:
         observer=observer.Config(conv.Config(), text.Config()),
         objectives={"flow": Term(flow.Config(embodiment.InConfig(), embodiment.OutConfig()), weights={"velocity": 1.0})},
         data=Data(),
-        optim=Optim(steps=4000),
+        optim=Optim(steps=2500),
+    )
+
+
+def tiny() -> Experiment:
+    arm = small()
+    return replace(
+        arm,
+        shape=Shape(width=64, depth=4),
+        observer=observer.Config(conv.Config(channels=(16, 32)), text.Config(width=32, depth=1)),
+        data=Data(tasks=("toy",), demos=8, size=32, horizon=8, shift=2, batch=32),
+        optim=Optim(steps=300, lr=2e-3, ema=0.99, chapter=50),
+        play=Play(steps=4, execute=4),
+    )
+
+
+def base() -> Experiment:
+    arm = small()
+    return replace(
+        arm,
+        shape=Shape(width=512, depth=12),
+        trunk=dit.Config(heads=8),
+        observer=observer.Config(conv.Config(channels=(64, 128, 256)), text.Config(width=256, depth=4, heads=4)),
+        data=Data(tasks=("mw10",), batch=256),
+        optim=Optim(steps=40_000, lr=3e-4, ema=0.9999),
     )

@@ -1,28 +1,13 @@
-"""Who may look at whom?  Plain attention, its masks, and the kernel that is fast on this device.
-
-On a CPU the products are written out: the backward pass of `scaled_dot_product_attention` in bf16 is several times slower there.
-"""
+"""Who may look at whom?  Plain attention, its masks, the feed-forward layer and the sinusoid: what all transformers here share."""
 
 from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from wmzoo.kernels import attend
 from wmzoo.question import Stream
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "#B 1 #Q K"] | None) -> Tensor:
-    """Softmax attention of (B, heads, Q, C) over (B, heads, K, C); a query that may see nothing gets zeros, never NaN."""
-    if q.is_cuda:
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return out if mask is None else torch.where(mask.any(-1, keepdim=True), out, 0.0)
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is None:
-        return logits.softmax(dim=-1) @ v
-    weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(dim=-1)
-    return weights.masked_fill(~mask, 0.0) @ v
 
 
 class Attention(nn.Module):
@@ -70,7 +55,7 @@ class MLP(nn.Module):
         return self.down(self.up(x).relu().square())
 
 
-def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "#B 1 N N"] | None:
+def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "B 1 N N"] | None:
     """Who of the sequence may look at whom: padding is never seen, `blind` and `frame` are obeyed; None if all see all."""
     if not any(s.keep is not None or s.blind & streams.keys() or s.frame is not None for s in streams.values()):
         return None
@@ -78,13 +63,14 @@ def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "#B 1 N N"] | None:
     return torch.cat(rows, dim=-2)[:, None]
 
 
-def _pair(streams: Mapping[str, Stream], asks: str, seen: str) -> Bool[Tensor, "#B Q K"]:
+def _pair(streams: Mapping[str, Stream], asks: str, seen: str) -> Bool[Tensor, "B Q K"]:
     query, key = streams[asks], streams[seen]
-    size, device = (1, query.tokens.shape[1], key.tokens.shape[1]), key.tokens.device
-    allowed = torch.full(size, seen not in query.blind, device=device)
+    allowed = key.tokens.new_full((), seen not in query.blind, dtype=torch.bool)
     if asks == seen and query.frame is not None:
         allowed = allowed & (query.frame[:, None] >= query.frame[None, :])
-    return allowed if key.keep is None else allowed & key.keep[:, None, :]
+    if key.keep is not None:
+        allowed = allowed & key.keep[:, None, :]
+    return allowed.expand(len(key.tokens), query.tokens.shape[1], key.tokens.shape[1])
 
 
 def key_mask(keep: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "B 1 1 K"] | None:

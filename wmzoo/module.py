@@ -150,9 +150,8 @@ class ZooData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
-        first = self.trainer.current_epoch * self.optim.chapter
-        count = min(self.optim.chapter, self.optim.steps - first)
-        return DataLoader(Steps(self.windows, first, max(0, count)), batch_size=None)
+        first = self.trainer.global_step
+        return DataLoader(Steps(self.windows, first, min(self.optim.chapter, self.optim.steps - first)), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(cast("Dataset[Batch]", self.windows.validate(self.validation)), batch_size=None)
@@ -173,9 +172,8 @@ def bf16_is_fast() -> bool:
 
 def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], checkpoint: str | None) -> None:
     """Train to the last step, from a checkpoint if there is one."""
-    chapters = -(-module.optim.steps // module.optim.chapter)
     trainer = L.Trainer(
-        max_epochs=chapters,
+        max_epochs=-1,
         max_steps=module.optim.steps,
         precision=precision_for(module.optim.precision),  # type: ignore[arg-type]
         reload_dataloaders_every_n_epochs=1,

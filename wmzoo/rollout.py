@@ -19,7 +19,6 @@ import torch
 from tqdm import tqdm
 
 from . import tasks
-from .errors import UserError
 from .files import write_json
 from .interfaces import Task, View
 from .run import Policy
@@ -132,7 +131,7 @@ def summary(outcomes: list[Played]) -> dict[str, Any]:
     def line(rows: list[Played]) -> dict[str, Any]:
         good, n = sum(o.success for o in rows), len(rows)
         low, high = wilson(good, n)
-        return {"successes": good, "n": n, "rate": good / n, "interval": [round(low, 4), round(high, 4)]}
+        return {"successes": good, "n": n, "rate": good / n, "interval": [round(float(low), 4), round(float(high), 4)]}
 
     by_task = {name: [o for o in outcomes if o.task == name] for name in dict.fromkeys(o.task for o in outcomes)}
     return {
@@ -141,6 +140,13 @@ def summary(outcomes: list[Played]) -> dict[str, Any]:
         "chunk_milliseconds": float(np.median([o.milliseconds for o in outcomes])),
         "handles": [asdict(outcome) for outcome in outcomes],
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result in words: one line a task, one for all."""
+    rows = {**result["tasks"], "all": result["all"]}
+    lines = [f"{name:24} {r['successes']:3}/{r['n']:<3} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]" for name, r in rows.items()]
+    return "\n".join([f"{'task':24} {'n':>7} rate  95% Wilson interval", *lines, f"one chunk takes {result['chunk_milliseconds']:.1f} ms on one core"])
 
 
 def _save_film(path: Path, frames: np.ndarray | None) -> None:

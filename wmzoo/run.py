@@ -126,6 +126,11 @@ class Policy:
     normaliser: Normaliser
     instructions: dict[str, str]
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks it was trained on."""
+        return tuple(self.instructions)
+
     @staticmethod
     def load(folder: Path) -> "Policy":
         """The policy of a run folder or of its export.

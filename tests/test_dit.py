@@ -1,0 +1,242 @@
+"""The trunk: identity at first, taps, clocks, who may look at whom."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from wmzoo.errors import UserError
+from wmzoo.kernels import attend, attention_kernel
+from wmzoo.models.attention import MLP, Attention, self_mask, sinusoid
+from wmzoo.models.dit import Conditioning, DiT
+from wmzoo.question import Stream
+
+MODES = get_args(Conditioning)
+
+
+def trunk(mode: Conditioning = "alternate", depth: int = 4, settle: bool = True) -> DiT:
+    """A small trunk; settled means that its zero-initialised layers were moved, as after some training."""
+    torch.manual_seed(0)
+    dit = DiT(width=16, depth=depth, heads=2, context=16, conditioning=mode)
+    if settle:
+        for parameter in dit.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return dit.eval()
+
+
+def streams() -> dict[str, Stream]:
+    torch.manual_seed(1)
+    return {
+        "observation": Stream(torch.randn(3, 5, 16)),
+        "state": Stream(torch.randn(3, 1, 16)),
+        "action": Stream(torch.randn(3, 4, 16), torch.tensor([0.1, 0.5, 0.9])),
+        "future": Stream(torch.randn(3, 2, 16), "action"),
+    }
+
+
+def changed(given: Mapping[str, Stream], name: str, **fields: object) -> dict[str, Stream]:
+    stream = given[name]
+    return {**given, name: Stream(**{**stream.__dict__, **fields})}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_untrained_trunk_passes_its_input(mode: Conditioning) -> None:
+    """D15: adaLN-zero makes every block the identity at initialisation, so all taps are equal to the input."""
+    given = streams()
+    hidden = trunk(mode, settle=False)(given, {0, 2, 4})
+    for tap in (0, 2, 4):
+        torch.testing.assert_close(hidden[tap]["action"], given["action"].tokens)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_taps_do_not_change_the_output(mode: Conditioning) -> None:
+    """C2, and tap L is what the output norm reads."""
+    dit, given = trunk(mode), streams()
+    plain, tapped = dit(given), dit(given, {0, 1, 4})
+    assert torch.equal(plain.final["action"], tapped.final["action"])
+    assert plain.taps == {}
+    assert sorted(tapped.taps) == [0, 1, 4]
+
+
+def test_a_tap_that_does_not_exist_raises() -> None:
+    """The message says which depths there are."""
+    with pytest.raises(ValueError, match=r"taps \[5\] do not exist: this trunk has depths 0..4"):
+        trunk()(streams(), {5})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_order_of_streams_does_not_matter(mode: Conditioning) -> None:
+    """D5: streams are addressed by name."""
+    dit, given = trunk(mode), streams()
+    turned = dict(reversed(given.items()))
+    torch.testing.assert_close(dit(turned).final["action"], dit(given).final["action"], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_everything_that_should_matter_matters(mode: Conditioning) -> None:
+    """The action's output depends on the observation, the other streams and its clock."""
+    dit, given = trunk(mode), streams()
+    before = dit(given).final["action"]
+    for name in ("observation", "state", "future"):
+        after = dit(changed(given, name, tokens=given[name].tokens + 1)).final["action"]
+        assert not torch.allclose(after, before), name
+    assert not torch.allclose(dit(changed(given, "action", clock=torch.tensor([0.2, 0.5, 0.9]))).final["action"][0], before[0])
+
+
+@pytest.mark.parametrize("mode", ["cross", "alternate"])
+def test_remembered_observation_gives_the_same(mode: Conditioning) -> None:
+    """Keys and values computed once give the result of computing them in every pass."""
+    dit, given = trunk(mode), streams()
+    rest = {name: stream for name, stream in given.items() if name != "observation"}
+    memory = dit.remember(given["observation"])
+    assert torch.equal(dit(rest, memory=memory).final["action"], dit(given).final["action"])
+
+
+def test_joint_conditioning_has_nothing_to_remember() -> None:
+    """There the observation looks at the rest; asking is an error."""
+    with pytest.raises(ValueError, match="part of the sequence"):
+        trunk("joint").remember(streams()["observation"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["observation", "future"])
+def test_padding_has_no_influence(mode: Conditioning, name: str) -> None:
+    """F4 in zoo mode: what stands in masked tokens, NaN included, changes neither output nor gradient."""
+    dit, given = trunk(mode), streams()
+    keep = torch.ones(3, given[name].tokens.shape[1], dtype=torch.bool)
+    keep[:, -1] = False
+
+    def run(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = tokens.clone().requires_grad_()
+        out = dit(changed(given, name, tokens=leaf, keep=keep)).final["action"]
+        (gradient,) = torch.autograd.grad(out.sum(), leaf)
+        return out, gradient
+
+    poisoned = given[name].tokens.clone()
+    poisoned[:, -1] = float("nan")
+    (out, gradient), (same, _) = run(given[name].tokens), run(poisoned)
+    assert torch.equal(out, same)
+    assert (gradient[:, -1] == 0).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fully_masked_observation_is_finite(mode: Conditioning) -> None:
+    """A query that may see nothing gets zeros, not NaN."""
+    given = changed(streams(), "observation", keep=torch.zeros(3, 5, dtype=torch.bool))
+    assert trunk(mode)(given).final["action"].isfinite().all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_blind_streams_do_not_see(mode: Conditioning) -> None:
+    """C5: with the direct path and the relay through others blocked, the gradient is exactly 0."""
+    given = streams()
+    tokens = torch.randn(3, 3, 16, requires_grad=True)
+    given = {name: Stream(s.tokens, s.clock, blind=frozenset({"video"})) for name, s in given.items()}
+    given["video"] = Stream(tokens, torch.ones(3))
+    final = trunk(mode)(given).final
+    (leak,) = torch.autograd.grad(final["future"].sum() + final["action"].sum(), tokens, retain_graph=True)
+    (seen,) = torch.autograd.grad(final["video"].sum(), tokens)
+    assert (leak == 0).all()
+    assert (seen != 0).any()
+
+
+def test_pi0_prefix_mask() -> None:
+    """P1: the observation is blind to the rest, the state to the actions; actions change when anything does."""
+    dit, given = trunk("joint"), streams()
+    given.pop("future")
+    given = changed(given, "observation", blind=frozenset({"state", "action"}))
+    given = changed(given, "state", blind=frozenset({"action"}))
+    before = dit(given).final
+
+    def after(name: str) -> Mapping[str, Tensor]:
+        return dit(changed(given, name, tokens=given[name].tokens + 1)).final
+
+    assert torch.equal(after("action")["observation"], before["observation"])
+    assert torch.equal(after("state")["observation"], before["observation"])
+    assert torch.equal(after("action")["state"], before["state"])
+    assert not torch.allclose(after("observation")["action"], before["action"])
+    assert not torch.allclose(after("state")["action"], before["action"])
+
+
+def test_frames_are_causal() -> None:
+    """A stream with frames sees its own past alone: changing frame 1 leaves frame 0 unchanged."""
+    dit, given = trunk("cross"), streams()
+    video = Stream(torch.randn(3, 4, 16), torch.rand(3, 4), frame=torch.tensor([0, 0, 1, 1]))
+    later = video.tokens.clone()
+    later[:, 2:] += torch.randn(3, 2, 16)
+    rest = {"observation": given["observation"]}
+    before = dit({**rest, "video": video}).final["video"]
+    after = dit({**rest, "video": Stream(later, video.clock, frame=video.frame)}).final["video"]
+    assert torch.equal(before[:, :2], after[:, :2])
+    assert not torch.allclose(before[:, 2:], after[:, 2:])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_shared_clean_and_per_token_clocks(mode: Conditioning) -> None:
+    """Naming a stream, repeating its clock, or giving it per token are the same; no clock is a clock of 1."""
+    dit, given = trunk(mode), streams()
+    time = given["action"].clock
+    assert isinstance(time, Tensor)
+    before = dit(given).final["future"]
+    for clock in (time.clone(), time[:, None].expand(3, 2)):
+        torch.testing.assert_close(dit(changed(given, "future", clock=clock)).final["future"], before, atol=1e-5, rtol=1e-4)
+    clean = dit(changed(given, "future", clock=None)).final["future"]
+    torch.testing.assert_close(dit(changed(given, "future", clock=torch.ones(3))).final["future"], clean, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(clean, before)
+
+
+def test_a_clock_that_nobody_has_raises() -> None:
+    """The message names the stream that was looked for."""
+    with pytest.raises(ValueError, match="'video', which has none here"):
+        trunk()(changed(streams(), "future", clock="video"))
+
+
+def test_gradient_stops_at_the_tap() -> None:
+    """A loss on tap 2 reaches blocks 1 and 2 and leaves the others without gradient."""
+    dit = trunk(depth=4)
+    dit(streams(), {2})[2]["action"].sum().backward()
+    assert [any(p.grad is not None for p in block.parameters()) for block in dit.blocks] == [True, True, False, False]
+
+
+def test_wrong_sizes_are_named() -> None:
+    """Heads that do not divide the width, and a joint observation of another width, are answered in words."""
+    with pytest.raises(UserError, match="width 16 cannot have 3 heads"):
+        DiT(16, 2, 3, 16, "cross")
+    with pytest.raises(UserError, match="as wide as the trunk"):
+        DiT(16, 2, 2, 8, "joint")
+    with pytest.raises(ValueError, match="reads the stream 'observation'"):
+        trunk()({"action": streams()["action"]})
+
+
+def test_attention_by_hand() -> None:
+    """One query that is equally far from two keys gets the mean of their values, in both kernels."""
+    q, k, v = torch.zeros(1, 1, 1, 4), torch.randn(1, 1, 2, 4), torch.tensor([[[[0.0], [2.0]]]])
+    for kernel in ("products", "fused"):
+        with attention_kernel(kernel):
+            torch.testing.assert_close(attend(q, k, v, None), torch.ones(1, 1, 1, 1))
+
+
+def test_kernels_agree() -> None:
+    """The written-out products equal the fused kernel, with and without a mask, values and gradients."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, n, 8, requires_grad=True) for n in (3, 5, 5))
+    for mask in (None, torch.rand(2, 1, 1, 5) > 0.4):
+        results = []
+        for kernel in ("products", "fused"):
+            with attention_kernel(kernel):
+                out = attend(q, k, v, mask)
+            results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_small_parts() -> None:
+    """Squared ReLU, the sinusoid at time 0, and no mask where all may see all."""
+    mlp = MLP(2, 4)
+    assert mlp(torch.zeros(1, 2)).shape == (1, 2)
+    torch.testing.assert_close(sinusoid(torch.zeros(1), 4, last=2), torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(sinusoid(torch.ones(1), 4, last=2)[0, 1], torch.tensor(0.01).cos())
+    assert self_mask(streams()) is None
+    assert Attention(8, 2)(torch.randn(1, 3, 8)).shape == (1, 3, 8)

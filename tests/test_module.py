@@ -1,0 +1,168 @@
+"""The loop: learning rate, decay, averages, exact resume, crashes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from wmzoo import files, registry, run
+from wmzoo.config import Experiment, Term
+from wmzoo.errors import UserError
+from wmzoo.module import Average, parameter_groups, precision_for, rate
+from wmzoo.run import Policy
+
+
+def quick(root: Path, steps: int = 12, chapter: int = 4) -> Experiment:
+    """A few steps of the tiny policy."""
+    arm = registry.arm("policy", "tiny")
+    data = replace(arm.data, root=str(root), batch=4, demos=4)
+    return replace(arm, data=data, optim=replace(arm.optim, steps=steps, chapter=chapter))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "export" / "weights.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_rate_rises_and_falls() -> None:
+    """Linear over the warm-up, 1 at its end, half-way down the cosine at the middle, 0 at the end."""
+    factors = [rate(step, 120, 1 / 6) for step in range(121)]
+    assert factors[0] == pytest.approx(1 / 20)
+    assert factors[20] == pytest.approx(1)
+    assert factors[70] == pytest.approx(0.5)
+    assert factors[120] == pytest.approx(0, abs=1e-9)
+
+
+def test_average_closed_form() -> None:
+    """With constant weights w from w0, after n steps the average is w + prod(decay) (w0 - w)."""
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data[:] = 2.0
+    average = Average(layer, limit=0.9)
+    layer.weight.data[:] = 5.0
+    product = 1.0
+    for step in range(1, 30):
+        average.update(layer, step)
+        product *= min(0.9, 1 - (1 + step) ** -0.75)
+    assert average.values["weight"].item() == pytest.approx(5 + product * (2 - 5), rel=1e-5)
+    average.copy_to(layer)
+    assert layer.weight.item() == pytest.approx(average.values["weight"].item())
+
+
+def test_only_matrices_decay() -> None:
+    """Norms, biases, tables and free parameters are not decayed; every trainable parameter is in one group."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Embedding(3, 2))
+    net.register_parameter("place", nn.Parameter(torch.zeros(2, 2)))
+    heavy, plain = parameter_groups(net, 0.1)
+    assert [p is net[0].weight for p in heavy["params"]] == [True]
+    assert len(plain["params"]) == 5
+    assert (heavy["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+def test_precision_names() -> None:
+    """The three words mean what they say."""
+    assert precision_for("fp32") == "32-true"
+    assert precision_for("bf16") == "bf16-mixed"
+    assert precision_for("auto") in ("32-true", "bf16-mixed")
+
+
+def test_a_run_leaves_a_whole_folder(toy_data: Path, tmp_path: Path) -> None:
+    """config.yaml, metrics.csv with one line per chapter, last.ckpt, export; and training again changes nothing."""
+    run.train(quick(toy_data), tmp_path / "a")
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"config.yaml", "metrics.csv", "last.ckpt", "export"}
+    lines = (tmp_path / "a" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "4", "8", "12"]
+    before = weights(tmp_path / "a")
+    run.train(quick(toy_data), tmp_path / "a")
+    assert same(before, weights(tmp_path / "a"))
+
+
+def test_the_seed_decides(toy_data: Path, tmp_path: Path) -> None:
+    """The same seed gives the same weights bit for bit, another seed others."""
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run.train(replace(quick(toy_data, 4), seed=seed), tmp_path / name)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 2])
+def test_killed_at_random_it_ends_in_the_same_weights(after: int, toy_data: Path, tmp_path: Path) -> None:
+    """SIGKILL at a random step after the first (second) checkpoint; the same command then ends bit-identical."""
+    options = ["--data.root", str(toy_data), "--data.demos", "4", "--data.batch", "4", "--optim.steps", "40", "--optim.chapter", "5"]
+    command = [sys.executable, "-m", "wmzoo", "train", "policy", "--scale", "tiny", *options, "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "killed" / "metrics.csv"
+    while killed.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 1 + after):
+        time.sleep(0.01)
+    time.sleep(0.05 * torch.rand(1).item())
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "export").exists(), "it ended before it could be killed"
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment, capture_output=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second checkpoint fails half-way; the first is still there, whole, and the run resumes from it."""
+    run.train(quick(toy_data), tmp_path / "whole")
+    replaced, calls = os.replace, []
+
+    def full(draft: Path, path: Path) -> None:
+        if Path(path).name == "last.ckpt":
+            calls.append(path)
+            if len(calls) == 2:
+                Path(draft).write_bytes(b"half")
+                raise OSError(28, "No space left on device")
+        replaced(draft, path)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.train(quick(toy_data), tmp_path / "full")
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["config.yaml", "last.ckpt", "metrics.csv"]
+    assert torch.load(tmp_path / "full" / "last.ckpt", weights_only=False)["global_step"] == 4
+    run.train(quick(toy_data), tmp_path / "full")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "full"))
+
+
+def test_terms_and_weights_must_match(toy_data: Path, tmp_path: Path) -> None:
+    """A weight for a term that does not exist, or a term without a weight, is an error that shows both lists."""
+    arm = quick(toy_data)
+    wrong = {"flow": Term(arm.objectives["flow"].config, weights={"velocty": 1.0})}
+    with pytest.raises(UserError, match=r"the loss has the terms \['flow/velocity'\], the experiment weighs \['flow/velocty'\]"):
+        run.train(replace(arm, objectives=wrong), tmp_path / "a")
+
+
+def test_export_plays_like_the_training_module(toy_data: Path, tmp_path: Path) -> None:
+    """C6: the policy read from its export gives bit-identical chunks, also from the export folder alone."""
+    run.train(quick(toy_data), tmp_path / "a")
+    first, second = Policy.load(tmp_path / "a"), Policy.load(tmp_path / "a" / "export")
+    view = [run.View(torch.zeros(1, 32, 32, 3, dtype=torch.uint8).numpy(), torch.zeros(2).numpy())]
+    noise = torch.randn(8, 3).numpy()
+    chunk = first.act(view, "reach the red disc", noise)
+    assert (chunk == second.act(view, "reach the red disc", noise)).all()
+    assert chunk.shape == (8, 3)
+
+
+def test_damaged_exports_are_named(toy_data: Path, tmp_path: Path) -> None:
+    """A truncated weights file and a folder that is no run are one line each."""
+    run.train(quick(toy_data, 4), tmp_path / "a")
+    path = tmp_path / "a" / "export" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"weights.safetensors does not fit its config.yaml or is damaged"):
+        Policy.load(tmp_path / "a")
+    with pytest.raises(UserError, match="is not an exported policy"):
+        Policy.load(tmp_path)

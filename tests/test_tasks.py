@@ -1,0 +1,165 @@
+"""Tasks: seeds that are seeds in every process, pictures that stand upright, states without secrets, experts that can."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+from wmzoo import tasks
+from wmzoo.collect import FIRST_SEED
+from wmzoo.errors import UserError
+from wmzoo.interfaces import Task
+
+SIZE = 48
+TOY, MW3, MW10 = (tasks.resolve([name]) for name in ("toy", "mw3", "mw10"))
+TOY_AND_MW3 = [*TOY, *(pytest.param(name, marks=pytest.mark.slow) for name in MW3)]
+TOY_AND_MW10 = [*TOY, *(pytest.param(name, marks=pytest.mark.slow) for name in MW10)]
+
+
+@contextmanager
+def simulator(name: str, size: int = SIZE) -> Iterator[Task]:
+    """A task that is closed at the end."""
+    task = tasks.make(name, size)
+    try:
+        yield task
+    finally:
+        task.close()
+
+
+def beginning(task: Task, seed: int) -> list[np.ndarray]:
+    """The start state of a seed, what it looks like, and where ten steps of the expert lead."""
+    task.reset(seed)
+    seen = [*task.look()]
+    for _ in range(10):
+        task.step(task.expert())
+        seen.append(task.look().state)
+    return [*seen, task.look().frame]
+
+
+def beginnings(name: str, seeds: list[int]) -> list[list[np.ndarray]]:
+    """The beginnings of these seeds, one after the other in one simulator."""
+    with simulator(name) as task:
+        return [beginning(task, seed) for seed in seeds]
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    """Bit for bit."""
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", TOY_AND_MW3)
+def test_a_seed_names_a_start_state(name: str) -> None:
+    """Two seeds look different; a seed is the same again after others were played, and in a process of its own."""
+    first, second, third, again = beginnings(name, [0, 1, FIRST_SEED, 0])
+    assert same(first, again)
+    assert not np.array_equal(first[0], second[0])
+    assert not np.array_equal(first[0], third[0])
+    with ProcessPoolExecutor(1, get_context("spawn")) as elsewhere:
+        there = elsewhere.submit(beginnings, name, [1, 0]).result()
+    assert same(second, there[0])
+    assert same(first, there[1])
+
+
+@pytest.mark.parametrize("name", TOY_AND_MW3)
+def test_a_view_is_as_the_data_expects(name: str) -> None:
+    """One camera of the size that was asked for, in bytes; a number for each name; frames are copies, not windows on a buffer."""
+    with simulator(name, 32) as task:
+        task.reset(3)
+        before = task.look()
+        kept = before.frame.copy()
+        assert (before.frame.dtype, before.frame.shape) == (np.uint8, (1, 32, 32, 3))
+        assert (before.state.dtype, before.state.shape) == (np.float32, (len(task.state_names),))
+        assert task.expert().shape == (len(task.action_names),)
+        assert np.abs(task.expert()).max() <= 1
+        for _ in range(5):
+            task.step(task.expert())
+        assert not np.array_equal(task.look().frame, kept)
+        np.testing.assert_array_equal(before.frame, kept)
+
+
+def test_the_toy_shows_its_discs_where_they_are() -> None:
+    """The pixel at (x, y) of each disc has its colour, so the picture is neither mirrored nor turned."""
+    with simulator("toy-red", 64) as task:
+        task.reset(0)
+        frame = task.look().frame[0]
+        for name, (x, y) in task.discs.items():  # type: ignore[attr-defined]
+            red, _, blue = frame[int(64 * y), int(64 * x)].astype(int)
+            assert (red > blue) == (name == "toy-red")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MW10)
+def test_meta_world_stands_upright(name: str) -> None:
+    """The wall behind is grey and at the top, the table is brown and at the bottom, the arm is red and comes from the right."""
+    with simulator(name, 96) as task:
+        task.reset(0)
+        frame = task.look().frame[0].astype(float)
+    wall, table = frame[:15, :30].mean((0, 1)), frame[-20:, :40].mean((0, 1))
+    assert np.ptp(wall) < 12, "grey"
+    assert table[0] - table[2] > 20, "brown"
+    assert wall.mean() > table.mean() + 20
+    red = frame[..., 0] > 2 * frame[..., 1:].max(-1)
+    assert red[:, 48:].sum() > 5 * red[:, :24].sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MW10)
+def test_the_state_of_meta_world_is_the_hand_alone(name: str) -> None:
+    """Four numbers: where the hand is and how far the fingers are apart; two seeds that differ only in the objects have one state."""
+    with simulator(name) as task:
+        starts = []
+        for seed in (0, 1):
+            task.reset(seed)
+            starts.append(task.look())
+        assert np.abs(starts[0].state - starts[1].state).max() < 1e-3
+        assert not np.array_equal(starts[0].frame, starts[1].frame)
+        for _ in range(20):
+            task.step(task.expert())
+        inner = task._env  # type: ignore[attr-defined]
+        apart = np.linalg.norm(inner.data.body("rightclaw").xpos - inner.data.body("leftclaw").xpos) / 0.1
+        expected = [*inner.get_endeff_pos(), min(apart, 1.0)]
+        assert len(task.look().state) == 4
+        np.testing.assert_allclose(task.look().state, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TOY_AND_MW10)
+def test_the_expert_solves_four_of_five(name: str) -> None:
+    """Without noise, within the limit, and no start is solved before anything was done."""
+    solved = 0
+    with simulator(name) as task:
+        for seed in range(900_000, 900_005):
+            task.reset(seed)
+            solved += any(task.step(task.expert()) for _ in range(task.limit))
+            task.reset(seed)
+            assert not task.step(np.zeros(len(task.action_names), np.float32))
+    assert solved >= 4, f"{solved} of 5"
+
+
+def test_every_task_says_what_it_asks_for() -> None:
+    """Instructions are plain words, and no two tasks of MT10 share one."""
+    words = tasks.instructions()
+    assert set(MW10) | set(TOY) <= set(words)
+    assert len({words[name] for name in MW10}) == 10
+    assert all(word == word.lower() and " " in word for word in words.values())
+
+
+def test_presets_are_expanded_in_order_and_without_repeats() -> None:
+    """A mixture of task and preset names is a list of tasks in the order of their first mention."""
+    assert tasks.resolve(["mw3"]) == ("drawer-open", "window-close", "button-press-topdown")
+    assert tasks.resolve(["window-close", "toy", "mw3", "toy-red"]) == (
+        "window-close", "toy-red", "toy-blue", "drawer-open", "button-press-topdown",
+    )  # fmt: skip
+    assert len(tasks.resolve(["mw10"])) == 10
+    assert tasks.resolve([]) == ()
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("drawer-opne", "drawer-open"), ("mw33", "mw3"), ("toy-rad", "toy-red")])
+def test_unknown_names_are_answered_with_the_nearest(wrong: str, right: str) -> None:
+    """A misspelt task or preset is named together with the right one; so is one that `make` does not know."""
+    with pytest.raises(UserError, match=f"unknown task '{wrong}'; did you mean .*'{right}'"):
+        tasks.resolve(["toy", wrong])
+    with pytest.raises(UserError, match=f"unknown task '{wrong}'"):
+        tasks.make(wrong, 32)

@@ -1,0 +1,118 @@
+"""Every member of the zoo: builds at every scale, learns one batch by heart, plays it back, and plays the same when exported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wmzoo import config, registry
+from wmzoo.batch import Batch
+from wmzoo.compose import Hybrid
+from wmzoo.config import Experiment, build_for, needs_of
+from wmzoo.data import Windows
+from wmzoo.flops import count
+from wmzoo.interfaces import Denoiser
+
+ARMS = sorted(registry.members("arms"))
+SCALES = ("tiny", "small", "base", "paper")
+
+
+def tiny(name: str, root: Path) -> tuple[Experiment, Windows]:
+    """The tiny arm on the toy, never moved, so that one batch can be learnt by heart."""
+    arm = registry.arm(name, "tiny")
+    arm = replace(arm, data=replace(arm.data, root=str(root), batch=8, shift=0))
+    return arm, Windows(arm.data, needs_of(arm), seed=0)
+
+
+def memorise(arm: Experiment, net: Hybrid, batch: Batch, steps: int) -> list[float]:
+    """Train on one batch alone; returns the total loss of every step."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    curve = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (steps - step) / (0.3 * steps))
+        batch.features.clear()
+        loss = torch.stack([arm.weights[term] * score.mean() for term, score in net(batch).items()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for objective in net.objectives.values():
+            objective.after_step()
+        curve.append(loss.item())
+    return curve
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_learns_one_batch_by_heart_and_plays_it_back(name: str, toy_data: Path) -> None:
+    """The loss falls to a quarter at most; a policy returns the chunks it was shown, from noise, with all its standing streams."""
+    arm, windows = tiny(name, toy_data)
+    batch = windows.train(0)
+    torch.manual_seed(0)
+    net = build_for(arm, windows)
+    plays = any(isinstance(objective, Denoiser) for objective in net.objectives.values())
+    curve = memorise(arm, net, batch, 700 if plays else 250)
+    assert sum(curve[-20:]) / 20 < 0.25 * curve[0]
+    if plays:
+        net.eval()
+        noise = torch.randn(batch.action.shape, generator=torch.Generator().manual_seed(5))
+        played, shown = net.act(batch, noise, 10), net.denoiser.executable(batch.action)
+        mask = net.denoiser.executable(batch.action_mask)
+        assert (played - shown)[mask].abs().mean() < 0.1, f"mean magnitude {shown[mask].abs().mean():.2f}"
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_first_loss_is_that_of_predicting_zero(name: str, toy_data: Path) -> None:
+    """D15: a fresh policy predicts 0, so its first loss is the mean square of its target."""
+    arm, windows = tiny(name, toy_data)
+    net = build_for(arm, windows)
+    if not any(isinstance(objective, Denoiser) for objective in net.objectives.values()):
+        pytest.skip("this arm has no policy")
+    batch = windows.train(0)
+    chunk = net.act(batch[:2], torch.ones(2, *batch.action.shape[1:]), 1)
+    assert chunk.isfinite().all()
+    question = net.denoiser(batch)
+    hidden = net.trunk({**net.observer(batch), **question.streams})
+    assert (net.denoiser.read(hidden, batch) == 0).all()
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_parameter_gets_a_gradient_also_from_video_alone(name: str, toy_data: Path) -> None:
+    """C7: no trainable parameter is left out of a mixed batch, and a batch of video gives finite gradients."""
+    arm, windows = tiny(name, toy_data)
+    net = build_for(arm, windows)
+    for parameter in net.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    batch = windows.train(0)
+    batch.has_state[0] = False
+    torch.stack([score.mean() for score in net(batch).values()]).sum().backward()
+    idle = [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None and not n.startswith(("observer", "trunk"))]
+    assert not idle
+    if net.trunk is not None and any(isinstance(o, Denoiser) for o in net.objectives.values()):
+        assert not [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None]
+    video = batch.map(torch.clone)
+    video.action_mask[:] = False
+    video.has_state[:] = False
+    net.zero_grad()
+    torch.stack([score.mean() for score in net(video).values()]).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_survives_yaml(name: str, scale: config.Scale, tmp_path: Path) -> None:
+    """What is saved with a run is read back equal."""
+    arm = registry.arm(name, scale)
+    (tmp_path / "config.yaml").write_text(config.dump(arm))
+    assert config.load(tmp_path / "config.yaml") == arm
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_builds_and_counts_on_the_meta_device(name: str, scale: config.Scale) -> None:
+    """Every scale builds without memory; larger scales have more parameters and operations."""
+    counts = count(registry.arm(name, scale))
+    parts = sum(n for part, n in counts["parameters"].items() if part not in ("all", "trained"))
+    assert parts == counts["parameters"]["all"]
+    assert counts["flops"]["step"] > counts["flops"]["forward"] > 0

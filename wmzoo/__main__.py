@@ -1,0 +1,5 @@
+"""`python -m wmzoo`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,272 @@
+"""What can be typed?  One function per command; its arguments are the options, its docstring the help."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial, wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from .config import Experiment, Scale
+from .errors import UserError, unknown
+
+Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
+CORES = os.cpu_count() or 1
+
+
+def list_(json: bool = False) -> None:
+    """Arms, objectives, models and tasks."""
+    from .registry import catalogue
+
+    _show(catalogue(), json)
+
+
+def card(name: Positional[str]) -> None:
+    """Citation and equations of a member, each with the function that is it."""
+    from .registry import card
+
+    print(card(name))
+
+
+def doctor(json: bool = False) -> None:
+    """Is this machine fit?  Packages, drawing, seeds, experts, and the speed of matrix products."""
+    from .doctor import examine
+
+    findings = examine()
+    _show({f.name: {"ok": f.ok, "found": f.found} for f in findings}, json, lambda: "\n".join(map(str, findings)))
+    if not all(f.ok for f in findings):
+        raise SystemExit(1)
+
+
+def collect(tasks: tuple[str, ...] = ("mw3",), episodes: int = 60, size: int = 96, data: str = "data", processes: int = CORES) -> None:
+    """Record demonstrations with scripted experts.  Killed at any moment, the same command goes on.
+
+    Args:
+        tasks: tasks or sets of tasks.
+        episodes: successful episodes of each task.
+        size: pixels of a side.
+        data: folder to write to.
+        processes: simulators at once.
+    """
+    from .collect import collect
+    from .tasks import resolve
+
+    collect(resolve(tasks), Path(data), _positive("--size", size), _positive("--episodes", episodes), _positive("--processes", processes))
+
+
+def train(arguments: list[str]) -> None:
+    """Train an arm into a folder: wmzoo train ARM --out DIR [--scale S] [--tasks ...] [--seed N] [any field of the arm].
+
+    ARM is a name from `wmzoo list` or a config.yaml.  The same command resumes a run that was killed.
+    """
+    from .run import train
+
+    experiment, out = parse_train(arguments)
+    train(experiment, out)
+
+
+def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
+    """The arm and the folder that the words after `wmzoo train` ask for."""
+    from .registry import arm
+
+    if not arguments or arguments[0].startswith("-"):
+        if {"-h", "--help"} & set(arguments):
+            print(train.__doc__, "\nwmzoo train ARM --help lists the fields of an arm.", sep="")
+            raise SystemExit(0)
+        raise UserError("which arm?  wmzoo train ARM --out DIR; `wmzoo list` shows the arms")
+    name, *rest = arguments
+    scale, rest = _take(rest, "--scale", "small")
+    out, rest = _take(rest, "--out", f"runs/{Path(name).stem}")
+    tasks, rest = _take_many(rest, "--tasks")
+    default = arm(name, scale)  # type: ignore[arg-type]
+    if tasks:
+        default = replace(default, data=replace(default.data, tasks=tasks))
+    return _tyro(Experiment, rest, default=default), Path(out)
+
+
+def evaluate(
+    run: Positional[str],
+    tasks: tuple[str, ...] = (),
+    handles: int = 20,
+    processes: int = CORES,
+    tuning: bool = False,
+    videos: bool = True,
+    json: bool = False,
+) -> None:
+    """Play a trained policy from fixed start states.
+
+    Args:
+        run: folder of a run or of its export.
+        tasks: tasks to play; those it was trained on unless given.
+        handles: start states of each task.
+        processes: simulators at once.
+        tuning: use the list of handles for recipe work.
+        videos: film one success and one failure of each task.
+        json: print eval.json.
+    """
+    from .rollout import evaluate, table
+    from .run import Policy
+    from .tasks import resolve
+
+    names = resolve(tasks or Policy.load(Path(run)).tasks)
+    result = evaluate(Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos)
+    _show(result, json, lambda: table(result))
+
+
+def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:
+    """Parameters and floating-point operations of each part, counted on the meta device."""
+    from .flops import count, table
+    from .registry import arm as named
+
+    counts = count(named(arm, scale))
+    _show(counts, json, lambda: table(counts))
+
+
+def bench(json: bool = False, seconds: float = 6.0) -> None:
+    """Speed as ratios within one run.
+
+    Args:
+        json: print numbers alone.
+        seconds: time given to each measurement.
+    """
+    from .bench import measure, table
+
+    result = measure(seconds)
+    _show(result, json, lambda: table(result))
+
+
+def demo(out: str = "runs/demo") -> None:
+    """Collect, train and play a policy on three real tasks, in about ten minutes on two cores."""
+    from .demo import demo
+
+    demo(Path(out))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "doctor": doctor,
+    "list": list_,
+    "card": card,
+    "collect": collect,
+    "train": train,
+    "eval": evaluate,
+    "flops": flops,
+    "bench": bench,
+    "demo": demo,
+}
+
+
+def main() -> None:
+    """Entry point of `wmzoo`.  A wrong input is one line and exit code 2."""
+    try:
+        dispatch(sys.argv[1:])
+    except UserError as error:
+        print(f"wmzoo: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\nwmzoo: stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the command that the words name.
+
+    Raises:
+        UserError: there is no such command, or its options are wrong.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print("wmzoo COMMAND [options]\n")
+        print("\n".join(f"  {name:{width}}  {(f.__doc__ or '').split('.')[0]}." for name, f in COMMANDS.items()))
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    if name == "train":
+        train(rest)
+    else:
+        _tyro(COMMANDS[name], rest, prog=f"wmzoo {name}")
+
+
+def _tyro(target: Any, arguments: list[str], **options: Any) -> Any:
+    """tyro.cli whose complaints are one line; a function is called only after its words were understood."""
+    if {"-h", "--help"} & set(arguments):
+        return tyro.cli(target, args=arguments, **options)
+    heard = io.StringIO()
+    deferred = target if isinstance(target, type) else _later(target)
+    try:
+        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard):
+            understood = tyro.cli(deferred, args=arguments, **options)
+    except SystemExit:
+        raise UserError(_one_line(heard.getvalue())) from None
+    return understood if isinstance(target, type) else understood()
+
+
+def _later(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The function with the same options, which returns the call instead of making it."""
+
+    @wraps(function)
+    def later(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return partial(function, *args, **kwargs)
+
+    return later
+
+
+def _one_line(box: str) -> str:
+    """What a box of tyro's says, without the box: the complaint and the nearest right options."""
+    lines = [line.strip("│╭╮╰╯─+|- ") if set(line) <= set("│╭╮╰╯─+|- ") else line.strip("│| ") for line in box.splitlines()]
+    parts = [part.split("\n") for part in "\n".join(lines[1:]).strip("\n").split("\n\n")]
+    complaint = " ".join(parts[0]).rstrip(". ") if parts[0] else "wrong options"
+    asked = next((part for part in parts if part[0].startswith("Perhaps you meant")), [])
+    near = [match.group() for line in asked if (match := re.match(r"--[\w.-]+", line.strip()))]
+    return complaint + (f"; did you mean {' or '.join(near[:3])}?" if near else "")
+
+
+def _take(words: list[str], flag: str, default: str) -> tuple[str, list[str]]:
+    """The value of a flag and the remaining words."""
+    taken, rest = _take_many(words, flag, most=1)
+    return (taken[0] if taken else default), rest
+
+
+def _take_many(words: list[str], flag: str, most: int = 1000) -> tuple[tuple[str, ...], list[str]]:
+    """The values after a flag, up to the next flag, and the remaining words.
+
+    Raises:
+        UserError: the flag stands there without a value.
+    """
+    if flag not in words:
+        return (), words
+    start = end = words.index(flag) + 1
+    while end < len(words) and not words[end].startswith("--") and end - start < most:
+        end += 1
+    if start == end:
+        raise UserError(f"{flag} needs a value")
+    return tuple(words[start:end]), words[: start - 1] + words[end:]
+
+
+def _positive(flag: str, value: int) -> int:
+    """The value.
+
+    Raises:
+        UserError: it is less than 1.
+    """
+    if value < 1:
+        raise UserError(f"{flag} must be at least 1, not {value}")
+    return value
+
+
+def _show(value: Any, as_json: bool, words: Callable[[], str] | None = None) -> None:
+    if as_json:
+        print(json.dumps(value, indent=1))
+    elif words is not None:
+        print(words())
+    else:
+        for title, rows in value.items():
+            print(f"{title}\n" + "\n".join(f"  {name:22} {line}" for name, line in rows.items()))

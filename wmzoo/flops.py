@@ -1,0 +1,64 @@
+"""How big and how costly is an arm?  Counted on the meta device, so paper scale costs nothing."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .batch import Batch
+from .config import Experiment, build, needs_of, sizes_for
+
+
+def count(arm: Experiment) -> dict[str, Any]:
+    """Parameters of every part, and the operations of one forward pass and of one training step for a single window."""
+    needs = needs_of(arm)
+    action, state = getattr(arm.observer, "action", 4), getattr(arm.observer, "state", 4)
+    with torch.device("meta"):
+        sizes = sizes_for(arm, action=action, state=state, views=1, history=needs.history)
+        hybrid = build(arm, sizes)
+        square = (1, 3, arm.data.size, arm.data.size)
+        batch = Batch(
+            image=torch.zeros(1, needs.history, *square),
+            state=torch.zeros(1, needs.history, state),
+            has_state=torch.ones(1, dtype=torch.bool),
+            text=torch.ones(1, 24, dtype=torch.long),
+            action=torch.zeros(1, arm.data.horizon, action),
+            action_mask=torch.ones(1, arm.data.horizon, action, dtype=torch.bool),
+            future=torch.zeros(1, len(needs.futures), *square),
+            has_future=torch.ones(1, len(needs.futures), dtype=torch.bool),
+            offset=torch.ones(1, len(needs.futures), dtype=torch.long),
+            embodiment=torch.zeros(1, dtype=torch.long),
+            sample=torch.zeros(1, dtype=torch.long),
+        )
+        with FlopCounterMode(display=False) as forward:
+            scores = hybrid(batch)
+            total = torch.stack([score.value.sum() for score in scores.values()]).sum()
+        with FlopCounterMode(display=False) as backward:
+            total.backward()
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in _parts(hybrid)}
+    trained = sum(p.numel() for p in hybrid.parameters() if p.requires_grad)
+    return {
+        "arm": arm.name,
+        "parameters": {**parts, "all": sum(p.numel() for p in hybrid.parameters()), "trained": trained},
+        "flops": {"forward": forward.get_total_flops(), "step": forward.get_total_flops() + backward.get_total_flops()},
+    }
+
+
+def _parts(hybrid: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Observer and objectives child by child, their own tables apart, and the trunk as one; nothing is left out."""
+    objectives = hybrid.get_submodule("objectives").named_children()
+    whole = [("observer", hybrid.get_submodule("observer")), *((f"objectives.{name}", part) for name, part in objectives)]
+    named = [("trunk", hybrid.get_submodule("trunk"))]
+    for name, part in whole:
+        named += [(f"{name}.{child}", module) for child, module in part.named_children()]
+        if tables := dict(part.named_parameters(recurse=False)):
+            named.append((f"{name} tables", nn.ParameterDict(tables)))
+    return named
+
+
+def table(counts: dict[str, Any]) -> str:
+    """The counts in words."""
+    rows = [f"  {name:28} {number:>15,}" for name, number in counts["parameters"].items()]
+    operations = [f"  {name:28} {number / 1e9:>15,.3f} GFLOP a window" for name, number in counts["flops"].items()]
+    return "\n".join([f"{counts['arm']}: parameters", *rows, "operations", *operations])

@@ -1,0 +1,73 @@
+"""What is in the zoo?  The folders are the registry: a new file is a new member; third parties add theirs by entry points."""
+
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import cast
+
+from . import config, tasks
+from .config import Experiment, Scale
+from .errors import unknown
+
+ROOMS = {"arms": "experiments", "objectives": "objectives", "models": "models"}
+
+
+def members(kind: str) -> dict[str, str]:
+    """Names of the arms, objectives or models, each with the dotted name of its module."""
+    room = f"wmzoo.{ROOMS[kind]}"
+    ours = {found.name: f"{room}.{found.name}" for found in iter_modules(import_module(room).__path__)}
+    return ours | {point.name: point.value for point in entry_points(group=f"wmzoo.{kind}")}
+
+
+def arm(name: str, scale: Scale = "small") -> Experiment:
+    """An arm by its name, or the one that a config.yaml describes.
+
+    Raises:
+        UserError: there is no such arm, or no such scale of it.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return config.load(Path(name))
+    arms = members("arms")
+    if name not in arms:
+        raise unknown("arm", name, arms)
+    if scale not in ("tiny", "small", "base", "paper"):
+        raise unknown("scale", scale, ("tiny", "small", "base", "paper"))
+    make = cast("Callable[[Scale], Experiment]", import_module(arms[name]).config)
+    return make(scale)
+
+
+def summary(module: str) -> str:
+    """The first line of a module's docstring, read without importing it."""
+    return docstring(module).split("\n", 1)[0]
+
+
+def docstring(module: str) -> str:
+    """A module's docstring, read without importing it."""
+    package, _, name = module.rpartition(".")
+    path = Path(list(import_module(package).__path__)[0]) / f"{name}.py"
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def card(name: str) -> str:
+    """The card of an objective, a model or an arm: citation, equations and the functions that are them.
+
+    Raises:
+        UserError: nothing in the zoo has that name.
+    """
+    homes = {kind: members(kind) for kind in ("objectives", "arms", "models")}
+    found = [docstring(homes[kind][name]) for kind in homes if name in homes[kind]]
+    if not found:
+        raise unknown("card", name, {member for home in homes.values() for member in home})
+    return "\n\n".join(found)
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Everything in the zoo with one line each."""
+    listed = {kind: {name: summary(module) for name, module in members(kind).items()} for kind in ROOMS}
+    sets = {name: "set of " + ", ".join(chosen) for name, chosen in tasks.presets().items()}
+    return listed | {"tasks": {**sets, **tasks.instructions()}}
+
+
