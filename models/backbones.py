@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -66,7 +66,7 @@ class Backbone(Encoder):
         self.about = f"{about} size={size} statistics={statistics}"
         for module in network.modules():  # the backward pass of timm's fused attention is slow on a CPU (models/attention.py)
             if hasattr(module, "fused_attn"):
-                module.fused_attn = torch.cuda.is_available()
+                cast("Any", module).fused_attn = torch.cuda.is_available()
         if frozen:
             self.requires_grad_(False)
             self.fingerprint = fingerprint(network, self.about)
@@ -178,7 +178,7 @@ def one_line(weights: str, name: str) -> Iterator[None]:
 
 
 def from_transformers(
-    kind: type[PreTrainedModel], config: type[PreTrainedConfig], sizes: Mapping[str, int], fixed: Mapping[str, Any], weights: str, name: str
+    kind: type[PreTrainedModel], config: type[PreTrainedConfig], sizes: Mapping[str, Any], fixed: Mapping[str, Any], weights: str, name: str
 ) -> PreTrainedModel:
     """A network of transformers with its weights.
 
@@ -208,7 +208,7 @@ def from_transformers(
                 asked = ", ".join(f"{key}={sizes[key]}" for key in differ)
                 stored = ", ".join(f"{key}={value}" for key, value in differ.items())
                 raise UserError(f"{where} is a network with {stored}, the configuration asks for {asked}")
-        network, report = kind.from_pretrained(
+        network, report = cast("Any", kind).from_pretrained(
             where, config=ours, state_dict=state, output_loading_info=True, dtype=torch.float32, attn_implementation=attention
         )
     if report["missing_keys"]:
@@ -301,11 +301,11 @@ class Config(Blueprint):
             if not isinstance(getattr(probe, "fc_norm", nn.Identity()), nn.Identity):
                 raise UserError(f"{self.name} normalises after pooling only, so its patch tokens are no embedding; choose another one")
             transformer = hasattr(probe, "num_prefix_tokens") and hasattr(probe, "patch_embed")
-            arguments = {"img_size": self.size} if transformer else {}
+            arguments: dict[str, Any] = {"img_size": self.size} if transformer else {}
             probe = cast("Any", timm.create_model(self.name, num_classes=0, global_pool="", **arguments))
             if transformer and any(self.size % patch for patch in probe.patch_embed.patch_size):
                 raise UserError(f"{self.name}: a size of {self.size} does not divide by its patches of {probe.patch_embed.patch_size[0]}")
-            shape = probe.forward_features(torch.empty(1, 3, self.size, self.size)).shape
+            shape = probe.eval().forward_features(torch.empty(1, 3, self.size, self.size)).shape
         if not transformer and (len(shape) != 4 or shape[1] != probe.num_features):
             raise UserError(f"{self.name} is neither a vision transformer nor a convolutional net with channels first")
         grid = probe.patch_embed.grid_size if transformer else shape[-2:]

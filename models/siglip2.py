@@ -6,6 +6,7 @@ byte tokens (a table of 384, as models/text.py) and shares nothing with SigLIP b
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer, SiglipTextConfig, SiglipTextModel, Sigli
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Sizes
 
-from .backbones import HALF, Backbone, from_transformers, located, on_meta, one_line
+from .backbones import HALF, Backbone, from_transformers, on_meta, one_line
 from .text import BYTES
 
 HUB = "google/siglip2-large-patch16-256"
@@ -33,7 +34,7 @@ class Vision(Backbone):
     """
 
     def __init__(self, network: SiglipVisionModel, frozen: bool) -> None:
-        config = network.config
+        config = cast("Any", network.config)
         rows = config.image_size // config.patch_size
         about = f"siglip2 patch={config.patch_size} heads={config.num_attention_heads} eps={config.layer_norm_eps} {config.hidden_act}"
         super().__init__(network, about, config.image_size, HALF, config.hidden_size, (rows, rows), frozen)
@@ -114,7 +115,7 @@ class VisionConfig(Blueprint):
     frozen: bool = True
 
     def build(self, sizes: Sizes) -> Vision:
-        architecture = {
+        architecture: dict[str, Any] = {
             "image_size": self.image,
             "patch_size": self.patch,
             "hidden_size": self.width,
@@ -148,18 +149,18 @@ class TextConfig(Blueprint):
     frozen: bool = True
 
     def build(self, sizes: Sizes) -> Text:
-        if self.weights not in ("none", "pretrained") and located(self.weights).is_file():
+        if Path(self.weights).is_file():
             raise UserError(f"{self.weights} is a file: the text encoder needs a folder that holds the tokenizer too")
         if not 0 < self.length <= POSITIONS:
             raise UserError(f"length={self.length}: this text encoder has positions for 1 to {POSITIONS} tokens")
-        architecture = {
+        architecture: dict[str, Any] = {
             "max_position_embeddings": POSITIONS,
             "hidden_size": self.width,
             "num_hidden_layers": self.depth,
             "num_attention_heads": self.heads,
             "intermediate_size": 4 * self.width,
         }
-        fixed = {"vocab_size": BYTES} if self.weights == "none" else {}
+        fixed: dict[str, Any] = {"vocab_size": BYTES} if self.weights == "none" else {}
         network = from_transformers(SiglipTextModel, SiglipTextConfig, architecture, fixed, self.weights, self.name)
         return Text(cast("SiglipTextModel", network), self._tokenizer(), self.length, self.frozen)
 

@@ -35,7 +35,7 @@ class VitMae(Backbone):
     """
 
     def __init__(self, network: ViTMAEModel, frozen: bool) -> None:
-        config = network.config
+        config = cast("Any", network.config)
         rows = config.image_size // config.patch_size
         about = f"vit_mae patch={config.patch_size} heads={config.num_attention_heads} eps={config.layer_norm_eps} {config.hidden_act}"
         super().__init__(network, about, config.image_size, IMAGENET, config.hidden_size, (rows, rows), frozen)
@@ -131,7 +131,7 @@ class Config(Blueprint):
     frozen: bool = True
 
     @property
-    def architecture(self) -> dict[str, int]:
+    def architecture(self) -> dict[str, Any]:
         """In the library's words."""
         return {
             "image_size": self.image,
@@ -183,9 +183,9 @@ def load_run(network: ViTMAEModel, export: Path, asked: Config) -> None:
         UserError: the run has no such encoder, or one of another architecture.
     """
     trained = {
-        name: term.config.network.encoder
+        name: network.encoder
         for name, term in arms.load(export / "config.yaml").objectives.items()
-        if isinstance(getattr(term.config, "network", None), MaskedConfig)
+        if isinstance(network := getattr(term.config, "network", None), MaskedConfig)
     }
     if len(trained) != 1:
         raise UserError(f"{export} is not the run of an in-domain ViT-MAE: {len(trained)} of its objectives train one")
@@ -225,7 +225,7 @@ class MaskedConfig(Blueprint):
             decoder_num_attention_heads=self.heads,
             decoder_intermediate_size=4 * self.width,
         )
-        config._attn_implementation = encoder.network.config._attn_implementation
+        config._attn_implementation = cast("Any", encoder.network).config._attn_implementation
         network = ViTMAEForPreTraining(config).decoder
         if not on_meta():
             start_decoder(network)

