@@ -2,14 +2,13 @@
 
     wmzoo train vit_mae --out runs/vit_mae
     replace(vit_mae.ENCODERS["small"], weights="runs/vit_mae")      the blueprint of that encoder in a later arm
-Trunk and observer are not run; they are here because an arm has them.
 """
 
 from dataclasses import replace
 
-from wmzoo.config import Experiment, Optim, Scale, Shape, Term
+from wmzoo.config import Absent, Experiment, Optim, Scale, Shape, Term
 from wmzoo.data import Data
-from wmzoo.models import conv, dit, observer, text, vit_mae
+from wmzoo.models import vit_mae
 from wmzoo.objectives import mae
 
 # "small" is 0.3 GFLOP forward an image (36 of 144 patches are visible), 58 GFLOP a step of 64 windows: 1,200 steps in five
@@ -39,9 +38,9 @@ def config(scale: Scale = "small") -> Experiment:
     encoder, (width, depth, heads) = replace(ENCODERS[scale], frozen=False), DECODERS[scale]
     return Experiment(
         name="vit_mae",
-        shape=Shape(width=32, depth=1),
-        trunk=dit.Config(),
-        observer=observer.Config(conv.Config((8, 8)), text.Config(width=32, depth=1)),
+        shape=Shape(width=0, depth=0),
+        trunk=Absent(),
+        observer=Absent(),
         objectives={"mae": Term(mae.Config(vit_mae.MaskedConfig(encoder, width, depth, heads)), weights={"reconstruction": 1.0})},
         data=DATA[scale],
         optim=replace(OPTIMS[scale], betas=(0.9, 0.95), decay=0.05),  # He et al., table 8

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from wmzoo.kernels import attend
 from wmzoo.question import Stream
 
+OBSERVATION = "observation"  # the stream that conditions the others
+
 
 class Attention(nn.Module):
     """Multi-head attention: of a sequence over itself, or over a condition whose keys and values can be kept.
@@ -76,6 +78,16 @@ def _pair(streams: Mapping[str, Stream], asks: str, seen: str) -> Bool[Tensor, "
 def key_mask(keep: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "B 1 1 K"] | None:
     """The mask of a condition for every query."""
     return None if keep is None else keep[:, None, None, :]
+
+
+def cross_mask(streams: Mapping[str, Stream], keep: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "#B 1 #N #K"] | None:
+    """Who of the sequence may look at which observation token: padding is never seen, and streams may be blind to all of it."""
+    mask = key_mask(keep)
+    if not any(OBSERVATION in stream.blind for stream in streams.values()):
+        return mask
+    rows = [torch.full((s.tokens.shape[1],), OBSERVATION not in s.blind, device=s.tokens.device) for s in streams.values()]
+    sees = torch.cat(rows)[None, None, :, None]
+    return sees if mask is None else mask & sees
 
 
 def silence(stream: Stream) -> Tensor:

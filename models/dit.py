@@ -20,10 +20,9 @@ from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Memory, Sizes, Trunk
 from wmzoo.question import Hidden, Stream
 
-from .attention import MLP, Attention, key_mask, self_mask, silence, sinusoid
+from .attention import MLP, OBSERVATION, Attention, cross_mask, self_mask, silence, sinusoid
 
 Conditioning = Literal["joint", "cross", "alternate"]
-OBSERVATION = "observation"
 
 
 class Clocks(nn.Module):
@@ -96,7 +95,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(
-        self, x: Tensor, condition: Tensor, choice: Tensor | None, mask: Tensor | None, memory: tuple[Tensor, Tensor] | None, keep: Tensor | None
+        self, x: Tensor, condition: Tensor, choice: Tensor | None, mask: Tensor | None, memory: tuple[Tensor, Tensor] | None, sees: Tensor | None
     ) -> Tensor:
         modulation = self.modulation(condition)
         if choice is not None:
@@ -106,9 +105,9 @@ class Block(nn.Module):
         if self.self_attn is not None:
             x = x + gate_a * self.self_attn(h, mask=mask)
             if self.cross_attn is not None:
-                x = x + self.cross_attn(self.norm_cross(x), memory, keep)
+                x = x + self.cross_attn(self.norm_cross(x), memory, sees)
         elif self.cross_attn is not None:
-            x = x + gate_a * self.cross_attn(h, memory, keep)
+            x = x + gate_a * self.cross_attn(h, memory, sees)
         h = self.norm_mlp(x) * (1 + scale_m) + shift_m
         return x + gate_m * self.mlp(h)
 
@@ -160,12 +159,12 @@ class DiT(Trunk):
                     raise ValueError(f"the trunk reads the stream {OBSERVATION!r}, there are only {sorted(streams)}")
                 memory = self.remember(observation)
         condition, choice = self.clocks(streams)
-        mask, keep = self_mask(streams), key_mask(memory.keep) if memory else None
+        mask, sees = self_mask(streams), cross_mask(streams, memory.keep) if memory else None
         sizes = [s.tokens.shape[1] for s in streams.values()]
         x = torch.cat([silence(s) for s in streams.values()], dim=1)
         hidden = {0: x}
         for depth, block in enumerate(self.blocks, start=1):
-            x = block(x, condition, choice, mask, memory.blocks[depth - 1] if memory else None, keep)
+            x = block(x, condition, choice, mask, memory.blocks[depth - 1] if memory else None, sees)
             hidden[depth] = x
         shift, scale = (self.modulation(condition) if choice is None else choice @ self.modulation(condition)).chunk(2, dim=-1)
         final = self.norm(x) * (1 + scale) + shift

@@ -23,8 +23,8 @@ from wmzoo.features import encoded
 from wmzoo.interfaces import Blueprint, Encoder, Memory, Sizes, Trunk
 from wmzoo.question import Hidden, Stream
 
-from .attention import attend, key_mask, self_mask, silence, sinusoid
-from .dit import OBSERVATION, check_taps, cut, resolve_clock
+from .attention import OBSERVATION, attend, cross_mask, self_mask, silence, sinusoid
+from .dit import check_taps, cut, resolve_clock
 from .embodiment import CategoryLinear, CategoryMLP
 
 PLACES = 1024  # rows of GR00T's table of action positions
@@ -155,16 +155,6 @@ def shared_clock(streams: Mapping[str, Stream]) -> Float[Tensor, "B"]:
     if shared.ndim != 1 or any(time is not shared for time in own.values()):
         raise ValueError(f"this trunk has one clock per window for all streams, but {sorted(own)} bring their own")
     return shared
-
-
-def cross_mask(streams: Mapping[str, Stream], keep: Bool[Tensor, "B K"] | None) -> Bool[Tensor, "#B 1 #N #K"] | None:
-    """Who of the sequence may look at which observation token: padding is never seen, and streams may be blind to all of it."""
-    mask = key_mask(keep)
-    if not any(OBSERVATION in stream.blind for stream in streams.values()):
-        return mask
-    rows = [torch.full((s.tokens.shape[1],), OBSERVATION not in s.blind, device=s.tokens.device) for s in streams.values()]
-    sees = torch.cat(rows)[None, None, :, None]
-    return sees if mask is None else mask & sees
 
 
 class GrootDiT(Trunk):

@@ -1,14 +1,16 @@
 """ViT-MAE: an encoder that saw masked images only, with its patches in order; and the autoencoder that trains one in-domain.
 
 He et al. 2021, Masked Autoencoders Are Scalable Vision Learners, arXiv:2111.06377; the network is transformers' ViTMAEModel.
-Two traps of that library, both guarded here and shown by tests/test_encoders.py:
+Three traps of that library, guarded here; tests/test_encoders.py shows them:
 - Its forward permutes the patches at random in every call, in eval and with mask_ratio=0 too, and returns them permuted
   (positions are added before, so a reader trains, but slowly and never twice alike; Moto and LARA have this).  We pass
   ordered `noise`, so the permutation is the identity.
 - A fresh network has position tables of zeros that never train (transformers 5.23): it cannot know where a patch was.
   We write the paper's fixed sine and cosine tables.
+- A fresh network of a small width hardly learns: see `start`.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -92,20 +94,20 @@ def positions(grid: int, width: int) -> Float[Tensor, "1 P1 E"]:
 
 
 @torch.no_grad()
-def start_encoder(network: nn.Module) -> None:
-    """What the paper's initialisation does and transformers 5.23 leaves out: positions, patch projection, class token."""
-    embeddings, config = cast("Any", network).embeddings, cast("Any", network).config
-    embeddings.position_embeddings.copy_(positions(config.image_size // config.patch_size, config.hidden_size))
-    nn.init.xavier_uniform_(embeddings.patch_embeddings.projection.weight.flatten(1))
-    nn.init.normal_(embeddings.cls_token, std=config.initializer_range)
+def start(network: nn.Module) -> None:
+    """The start of the authors' code, for a fresh encoder or decoder of transformers, in place.
 
-
-@torch.no_grad()
-def start_decoder(network: nn.Module) -> None:
-    """The same for the decoder: positions and mask token."""
-    decoder, config = cast("Any", network), cast("Any", network).config
-    decoder.decoder_pos_embed.copy_(positions(config.image_size // config.patch_size, config.decoder_hidden_size))
-    nn.init.normal_(decoder.mask_token, std=config.initializer_range)
+    Xavier for every matrix, patch projection included (the library's deviation of 0.02 is for widths near 1000: at 64 to
+    192 it starts as a nearly linear network that takes many times longer to learn), positions, class and mask tokens.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))
+    for name, parameter in network.named_parameters():
+        if name.endswith(("position_embeddings", "decoder_pos_embed")):
+            parameter.copy_(positions(math.isqrt(parameter.shape[1] - 1), parameter.shape[2]))
+        elif name.endswith(("cls_token", "mask_token")):
+            nn.init.normal_(parameter, std=0.02)
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Config(Blueprint):
         if run:
             load_run(network, run, self)
         elif weights == "none" and not on_meta():
-            start_encoder(network)
+            start(network)
         return VitMae(network, self.frozen)
 
 
@@ -183,9 +185,9 @@ def load_run(network: ViTMAEModel, export: Path, asked: Config) -> None:
         UserError: the run has no such encoder, or one of another architecture.
     """
     trained = {
-        name: network.encoder
+        name: autoencoder.encoder
         for name, term in arms.load(export / "config.yaml").objectives.items()
-        if isinstance(network := getattr(term.config, "network", None), MaskedConfig)
+        if isinstance(autoencoder := getattr(term.config, "network", None), MaskedConfig)
     }
     if len(trained) != 1:
         raise UserError(f"{export} is not the run of an in-domain ViT-MAE: {len(trained)} of its objectives train one")
@@ -228,5 +230,5 @@ class MaskedConfig(Blueprint):
         config._attn_implementation = cast("Any", encoder.network).config._attn_implementation
         network = ViTMAEForPreTraining(config).decoder
         if not on_meta():
-            start_decoder(network)
+            start(network)
         return Masked(encoder, Decoder(network))

@@ -56,7 +56,7 @@ def noise_loss(
     return error.square().sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
 
 
-def zoo_clock(index: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+def zoo_clock(index: Int[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Zoo time of a diffusion index: k = 99 is 0 (noise), k = 0 is 0.99."""
     return 1 - (index + 1) / STEPS
 

@@ -142,6 +142,15 @@ def test_blind_streams_do_not_see(mode: Conditioning) -> None:
     assert (seen != 0).any()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stream_may_be_blind_to_the_observation(mode: Conditioning) -> None:
+    """Whatever the way of conditioning: if nobody else looks either, the observation has no influence."""
+    dit = trunk(mode)
+    given = {name: Stream(s.tokens, s.clock, blind=frozenset({"observation"})) for name, s in streams().items()}
+    moved = changed(given, "observation", tokens=given["observation"].tokens + 1)
+    assert torch.equal(dit(given).final["action"], dit(moved).final["action"])
+
+
 def test_pi0_prefix_mask() -> None:
     """P1: the observation is blind to the rest, the state to the actions; actions change when anything does."""
     dit, given = trunk("joint"), streams()

@@ -218,8 +218,7 @@ def mae_folder(tmp_path: Path) -> Path:
         **MAE.architecture, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=32
     )
     network = ViTMAEForPreTraining(config)
-    vit_mae.start_encoder(network.vit)
-    vit_mae.start_decoder(network.decoder)
+    vit_mae.start(network)
     network.save_pretrained(tmp_path / "mae")
     return tmp_path / "mae"
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 import yaml
+from torch import nn
 
 from .batch import Needs
 from .compose import Hybrid
@@ -79,6 +80,14 @@ class Shape:
 
     width: int
     depth: int
+
+
+@dataclass(frozen=True)
+class Absent(Blueprint):
+    """No trunk, no observer: the objectives of this arm have no streams."""
+
+    def build(self, sizes: Sizes) -> nn.Module:
+        return nn.Identity()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,320 @@
+"""What is typed: right words do what they say, wrong words are answered in one line with exit code 2, and nothing is damaged."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wmzoo import cli
+from wmzoo.files import content_hash
+
+SMALL = (
+    "policy --tasks toy --data.size 32 --data.demos 4 --data.batch 4 --data.horizon 8 --shape.width 32 --shape.depth 2 "
+    "--observer.encoder.channels 16 32 --optim.steps 4 --optim.chapter 2"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default folders such as runs/ and data/ are those of the test."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished run of a very small arm, which no test changes."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    cli.dispatch(["train", *SMALL, "--data.root", str(toy_data), "--out", str(out)])
+    before = contents(out)
+    yield out
+    assert contents(out) == before
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder, with its hash."""
+    return {str(path.relative_to(folder)): content_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def type_(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Type `wmzoo` and these words."""
+    monkeypatch.setattr(sys, "argv", ["wmzoo", *words])
+    cli.main()
+
+
+def complaint(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error that these words are answered with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        type_(words, monkeypatch)
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1, said.err
+    assert said.err.startswith("wmzoo: ")
+    return said.err
+
+
+WRONG_WORDS = {
+    "command": ("trian policy", "did you mean 'train'"),
+    "arm": ("train polcy", "did you mean 'policy'"),
+    "no arm": ("train --out x", "wmzoo list"),
+    "task of train": ("train policy --tasks drawer-opne", "did you mean 'drawer-open'"),
+    "task of collect": ("collect --tasks mw33", "did you mean 'mw3"),
+    "no task": ("train policy --tasks", "--tasks needs a value"),
+    "no task to collect": ("collect --tasks", "--tasks needs"),
+    "scale": ("train policy --scale smal", "did you mean 'small'"),
+    "scale of flops": ("flops policy --scale huge", "'tiny', 'small', 'base', 'paper'"),
+    "no scale": ("train policy --scale", "--scale needs a value"),
+    "no out": ("train policy --out", "--out needs a value"),
+    "flag instead of out": ("train policy --out --seed 1", "--out needs a value"),
+    "key": ("train policy --optim.lrr 1", "did you mean --optim.lr"),
+    "key of a term": ("train policy --objectives.flow.wieght 1", "did you mean --objectives.flow.weight"),
+    "key of collect": ("collect --sise 32", "did you mean --size"),
+    "number": ("train policy --optim.lr fast", "--optim.lr.*'fast'"),
+    "choice": ("train policy --optim.precision fp16", "'auto', 'bf16', 'fp32'"),
+    "zero episodes": ("collect --episodes 0", "--episodes must be at least 1"),
+    "zero processes": ("collect --processes 0", "--processes must be at least 1"),
+    "zero pixels": ("collect --size 0", "--size must be at least 1"),
+    "card": ("card flwo", "did you mean 'flow'"),
+    "key of list": ("list --jsn", "did you mean --json"),
+    "nothing to play": ("eval nowhere", "nowhere.*has the training ended"),
+    "file to play": ("eval file.txt", "file.txt"),
+    "missing config": ("train nowhere/config.yaml", "nowhere/config.yaml is missing"),
+    "data folder that is a file": ("collect --tasks toy --data file.txt", "file.txt"),
+    "missing data folder": ("train policy --tasks toy --data.root nowhere", "type: wmzoo collect --tasks toy-red --size 96 --data nowhere"),
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), WRONG_WORDS.values(), ids=WRONG_WORDS)
+def test_wrong_words(words: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each wrong word is named together with what would be right, and no file appears."""
+    (tmp_path / "file.txt").write_text("a letter")
+    line = complaint(words.split(), monkeypatch, capsys)
+    assert matches(hint, line)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def matches(pattern: str, line: str) -> bool:
+    """True if the parts between the stars of the pattern stand in the line, in that order."""
+    position = 0
+    for part in pattern.split(".*"):
+        position = line.find(part, position)
+        if position < 0:
+            return False
+    return True
+
+
+WRONG_VALUES = {
+    "data.demos": ["0", "-1"],
+    "data.videos": ["-1"],
+    "data.video-share": ["2"],
+    "data.batch": ["0"],
+    "data.horizon": ["0"],
+    "data.shift": ["-1", "100"],
+    "data.size": ["33"],
+    "optim.steps": ["0"],
+    "optim.chapter": ["0"],
+    "optim.lr": ["-1"],
+    "optim.ema": ["2"],
+    "shape.width": ["0", "30"],
+    "trunk.heads": ["0", "3"],
+    "observer.encoder.channels": ["12"],
+    "observer.text.longest": ["3"],
+    "objectives.flow.config.sampler": ["grot"],
+    "objectives.flow.config.integrator": ["eular"],
+    "play.steps": ["0"],
+    "play.execute": ["0", "9"],
+    "seed": ["-1"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG_VALUES.items() for value in values])
+def test_values_that_cannot_be(
+    key: str, value: str, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers out of range and names nobody knows are found before a run folder appears: the corrected command can use it."""
+    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", "run", f"--{key}", value], monkeypatch, capsys)
+    assert value.lstrip("-") in line or key in line, "it must name the value or the option"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--tasks", "toy"), ("--scale", "tiny"), ("--out", "there"), ("--seed", "3")])
+def test_flags_with_an_equals_sign(flag: str, value: str) -> None:
+    """--out=DIR is --out DIR, as everywhere else."""
+    assert cli.parse_train(["policy", f"{flag}={value}"]) == cli.parse_train(["policy", flag, value])
+
+
+def foreign(config: str) -> dict[str, tuple[bytes, str]]:
+    """Wrong contents of a config.yaml, made from a right one, with what the answer must hold."""
+    text = {
+        "another program's": ("name: my app\nversion: 2\n", "does not describe an experiment"),
+        "empty": ("", "does not describe an experiment"),
+        "cut in half": (config[: len(config) // 2], "config.yaml"),
+        "not yaml": ("a: [1,\n b: }", "not a configuration of wmzoo"),
+        "misspelt field": (config.replace("chapter: 2", "chaptre: 2"), "did you mean 'chapter'"),
+        "unknown part": (config.replace("models.dit.Config", "models.dot.Config"), "'wmzoo.models.dot.Config' is not a part"),
+        "function as part": ("is: wmzoo.run.train\n", "'wmzoo.run.train' is not a part"),
+        "part of another package": ("is: subprocess.Popen\nargs: ls\n", "'subprocess.Popen' is not a part"),
+        "number as part": ("is: 3\n", "3"),
+        "part in the wrong place": (config.replace("wmzoo.config.Shape", "wmzoo.config.Play").replace("width: 32\n  depth", "execute: 8\n  steps"), "shape"),
+        "missing field": (config.replace("  depth: 2\n", "", 1), "depth"),
+        "wrong type": (config.replace("  steps: 4\n  lr", "  steps: four\n  lr"), "steps"),
+        "unknown term": (config.replace("velocity: 1.0", "speed: 1.0"), "velocity"),
+    }
+    return {name: (content.encode(), hint) for name, (content, hint) in text.items()} | {"a picture": (b"\xff\xfe\x00\x01", "config.yaml")}
+
+
+@pytest.mark.parametrize("name", foreign(""))
+def test_foreign_configurations(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A config.yaml that is damaged or someone else's is named, with the field that is wrong; no run folder appears."""
+    content, hint = foreign((run / "config.yaml").read_text())[name]
+    (tmp_path / "config.yaml").write_bytes(content)
+    line = complaint(["train", "config.yaml", "--out", "run"], monkeypatch, capsys)
+    assert hint in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "hint"), [("manifest.json", "manifest.json"), ("000002/frames.npy", "frames.npy"), ("000001/action.npy", "action.npy")])
+def test_damaged_data(
+    name: str, hint: str, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set that is truncated or foreign is found before training: the file is named, no run folder appears."""
+    shutil.copytree(toy_data, tmp_path / "data")
+    damaged = tmp_path / "data" / "32" / "toy-blue" / name
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    line = complaint(["train", *SMALL, "--data.root", "data", "--out", "run"], monkeypatch, capsys)
+    assert f"toy-blue/{name}" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_demonstrations(toy_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """More than were collected: the line holds the command that collects them."""
+    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--data.demos", "40"], monkeypatch, capsys)
+    assert matches("11 training episodes.*40 demonstrations.*wmzoo collect --tasks toy-red", line)
+
+
+def test_a_run_folder_keeps_its_run(run: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another arm into the same folder: the line names a way out, the folder stays as it is (the fixture checks)."""
+    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", str(run), "--seed", "1"], monkeypatch, capsys)
+    assert matches("holds another run; choose another --out", line)
+
+
+@pytest.mark.parametrize("content", [b"name: my app\n", b"\xff\xfe\x00\x01"])
+def test_a_folder_of_something_else_is_left_alone(
+    content: bytes, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--out points at a folder with another program's config.yaml."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "config.yaml").write_bytes(content)
+    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", "app"], monkeypatch, capsys)
+    assert "app" in line
+    assert contents(tmp_path) == {"app/config.yaml": content_hash(tmp_path / "app" / "config.yaml")}
+
+
+def test_out_is_a_file(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """--out points at a letter: it is named, and it is still a letter afterwards."""
+    (tmp_path / "letter").write_text("dear zoo")
+    assert "letter" in complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", "letter"], monkeypatch, capsys)
+    assert (tmp_path / "letter").read_text() == "dear zoo"
+
+
+@pytest.mark.parametrize("name", ["export/weights.safetensors", "export/policy.json", "export/config.yaml"])
+def test_a_damaged_export_does_not_play(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a file of the export: the line names it, and no result is written."""
+    shutil.copytree(run, tmp_path / "run")
+    damaged = tmp_path / "run" / name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    assert name.split("/")[1] in complaint(["eval", "run"], monkeypatch, capsys)
+    assert not (tmp_path / "run" / "eval.json").exists()
+
+
+def test_a_half_trained_run_does_not_play(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run folder whose training was stopped has no export yet: the line asks whether it has ended."""
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    assert "has the training ended?" in complaint(["eval", "run"], monkeypatch, capsys)
+
+
+def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a last.ckpt, copied from elsewhere: the line names it, and it is not replaced."""
+    shutil.copytree(run, tmp_path / "run")
+    damaged = tmp_path / "run" / "last.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    assert "last.ckpt" in complaint(["train", "run/config.yaml", "--out", "run"], monkeypatch, capsys)
+    assert damaged.stat().st_size == 1000
+
+
+def test_a_run_folder_is_complete(run: Path) -> None:
+    """The arm, the curve, the checkpoint, and an export with weights, arm, numbers and card."""
+    assert set(contents(run)) == {
+        "config.yaml",
+        "metrics.csv",
+        "last.ckpt",
+        *(f"export/{name}" for name in ("weights.safetensors", "config.yaml", "policy.json", "card.md")),
+    }
+    assert yaml.safe_load((run / "config.yaml").read_text())["optim"]["steps"] == 4
+    assert [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()] == ["step", "2", "4"]
+
+
+def test_a_saved_configuration_is_accepted_back(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml into its own folder changes nothing; into another folder it gives the same weights, bit for bit."""
+    shutil.copytree(run, tmp_path / "same")
+    before = contents(tmp_path / "same" / "export")
+    type_(["train", "same/config.yaml", "--out", "same"], monkeypatch)
+    assert contents(tmp_path / "same" / "export") == before
+    type_(["train", str(run / "config.yaml"), "--out", "other"], monkeypatch)
+    assert contents(tmp_path / "other" / "export") == before
+
+
+def test_options_override_a_saved_configuration(run: Path) -> None:
+    """A field that is typed wins over the file; the rest is the file's."""
+    arm, out = cli.parse_train([str(run / "config.yaml"), "--optim.steps", "6", "--objectives.flow.weight", "0.5"])
+    assert (arm.optim.steps, arm.optim.chapter, arm.weights) == (6, 2, {"flow/velocity": 0.5})
+    assert out == Path("runs/config")
+
+
+def test_list_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four kinds, each a name and a line; the first members are there."""
+    type_(["list", "--json"], monkeypatch)
+    listed = json.loads(capsys.readouterr().out)
+    assert list(listed) == ["arms", "objectives", "models", "tasks"]
+    for kind, name in (("arms", "policy"), ("objectives", "flow"), ("models", "dit"), ("tasks", "mw3"), ("tasks", "toy-red")):
+        assert listed[kind][name]
+    type_(["list"], monkeypatch)
+    assert "toy-red" in capsys.readouterr().out
+
+
+def test_a_card_names_its_functions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`card flow` shows the citation and the function that is the loss."""
+    type_(["card", "flow"], monkeypatch)
+    said = capsys.readouterr().out
+    assert "flow_loss" in said
+    assert "arXiv:2210.02747" in said
+
+
+def test_flops_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parts add up to the whole, a step costs more than a forward pass."""
+    type_(["flops", "policy", "--scale", "tiny", "--json"], monkeypatch)
+    counts = json.loads(capsys.readouterr().out)
+    parameters = dict(counts["parameters"])
+    whole = parameters.pop("all")
+    parameters.pop("trained")
+    assert sum(parameters.values()) == whole > 0
+    assert counts["flops"]["step"] > 2 * counts["flops"]["forward"] > 0
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["collect", "--help"], ["train", "--help"], ["train", "policy", "--help"]])
+def test_help_is_not_an_error(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Help is printed to standard output and ends well."""
+    try:
+        type_(words, monkeypatch)
+    except SystemExit as ended:
+        assert not ended.code
+    assert "--" in capsys.readouterr().out or not words
