@@ -7,7 +7,7 @@ Three traps of that library, guarded here; tests/test_encoders.py shows them:
   ordered `noise`, so the permutation is the identity.
 - A fresh network has position tables of zeros that never train (transformers 5.23): it cannot know where a patch was.
   We write the paper's fixed sine and cosine tables.
-- A fresh network of a small width hardly learns: see `start`.
+- A fresh network of a small width learns slowly: see `start`.
 """
 
 import math
@@ -97,8 +97,9 @@ def positions(grid: int, width: int) -> Float[Tensor, "1 P1 E"]:
 def start(network: nn.Module) -> None:
     """The start of the authors' code, for a fresh encoder or decoder of transformers, in place.
 
-    Xavier for every matrix, patch projection included (the library's deviation of 0.02 is for widths near 1000: at 64 to
-    192 it starts as a nearly linear network that takes many times longer to learn), positions, class and mask tokens.
+    Xavier for every matrix, patch projection included (the library's deviation of 0.02 is right for widths near 1000; at
+    width 64, eight toy frames learnt by heart ended at 0.07 against 0.20 after 1,000 steps, one seed), positions, class and
+    mask tokens.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

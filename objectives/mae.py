@@ -8,7 +8,7 @@ He et al. 2021, Masked Autoencoders Are Scalable Vision Learners, arXiv:2111.063
 The encoder sees visible patches only; the decoder sees their tokens and one mask token in every other place.
 We differ: each window is marked alone (its frames and cameras together); augmentation is the data's random shift, without
 crops and flips, since the policy has to know where things are.  A recorded action is never read: video counts like demonstrations.
-A patch of one colour has a target of zeros under normalise_patches; predicting the mean of each patch costs 1.
+Under normalise_patches, predicting the mean of each patch costs 1 (a patch has one mean for all its channels).
 """
 
 from dataclasses import dataclass

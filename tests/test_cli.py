@@ -1,9 +1,10 @@
 """What is typed: right words do what they say, wrong words are answered in one line with exit code 2, and nothing is damaged."""
 
 import json
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import yaml
 from wmzoo import cli
 from wmzoo.files import content_hash
 
-SMALL = (
+SMALL = shlex.split(
     "policy --tasks toy --data.size 32 --data.demos 4 --data.batch 4 --data.horizon 8 --shape.width 32 --shape.depth 2 "
     "--observer.encoder.channels 16 32 --optim.steps 4 --optim.chapter 2"
-).split()
+)
+Type = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -39,23 +41,34 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): content_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def type_(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Type `wmzoo` and these words."""
-    monkeypatch.setattr(sys, "argv", ["wmzoo", *words])
-    cli.main()
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
+    """Type `wmzoo` and these words; returns what it says on standard output."""
+
+    def typed(*words: str) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["wmzoo", *words])
+        cli.main()
+        return capsys.readouterr().out
+
+    return typed
 
 
-def complaint(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error that these words are answered with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        type_(words, monkeypatch)
-    said = capsys.readouterr()
-    assert ended.value.code == 2
-    assert said.out == ""
-    assert said.err.count("\n") == 1, said.err
-    assert said.err.startswith("wmzoo: ")
-    return said.err
+@pytest.fixture
+def complaint(say: Type, capsys: pytest.CaptureFixture[str]) -> Type:
+    """Type `wmzoo` and these wrong words; returns the one line on standard error that they are answered with."""
+
+    def typed(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            say(*words)
+        said = capsys.readouterr()
+        assert ended.value.code == 2
+        assert said.out == ""
+        assert said.err.count("\n") == 1, said.err
+        assert said.err.startswith("wmzoo: ")
+        return said.err
+
+    return typed
 
 
 WRONG_WORDS = {
@@ -90,10 +103,10 @@ WRONG_WORDS = {
 
 
 @pytest.mark.parametrize(("words", "hint"), WRONG_WORDS.values(), ids=WRONG_WORDS)
-def test_wrong_words(words: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words(words: str, hint: str, tmp_path: Path, complaint: Type) -> None:
     """Each wrong word is named together with what would be right, and no file appears."""
     (tmp_path / "file.txt").write_text("a letter")
-    line = complaint(words.split(), monkeypatch, capsys)
+    line = complaint(*words.split())
     assert matches(hint, line)
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
@@ -133,11 +146,9 @@ WRONG_VALUES = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG_VALUES.items() for value in values])
-def test_values_that_cannot_be(
-    key: str, value: str, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_values_that_cannot_be(key: str, value: str, toy_data: Path, tmp_path: Path, complaint: Type) -> None:
     """Numbers out of range and names nobody knows are found before a run folder appears: the corrected command can use it."""
-    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", "run", f"--{key}", value], monkeypatch, capsys)
+    line = complaint("train", *SMALL, "--data.root", str(toy_data), "--out", "run", f"--{key}", value)
     assert value.lstrip("-") in line or key in line, "it must name the value or the option"
     assert list(tmp_path.iterdir()) == []
 
@@ -160,7 +171,10 @@ def foreign(config: str) -> dict[str, tuple[bytes, str]]:
         "function as part": ("is: wmzoo.run.train\n", "'wmzoo.run.train' is not a part"),
         "part of another package": ("is: subprocess.Popen\nargs: ls\n", "'subprocess.Popen' is not a part"),
         "number as part": ("is: 3\n", "3"),
-        "part in the wrong place": (config.replace("wmzoo.config.Shape", "wmzoo.config.Play").replace("width: 32\n  depth", "execute: 8\n  steps"), "shape"),
+        "part in the wrong place": (
+            config.replace("wmzoo.config.Shape", "wmzoo.config.Play").replace("width: 32\n  depth", "execute: 8\n  steps"),
+            "shape",
+        ),
         "missing field": (config.replace("  depth: 2\n", "", 1), "depth"),
         "wrong type": (config.replace("  steps: 4\n  lr", "  steps: four\n  lr"), "steps"),
         "unknown term": (config.replace("velocity: 1.0", "speed: 1.0"), "velocity"),
@@ -169,85 +183,77 @@ def foreign(config: str) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", foreign(""))
-def test_foreign_configurations(
-    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_configurations(name: str, run: Path, tmp_path: Path, complaint: Type) -> None:
     """A config.yaml that is damaged or someone else's is named, with the field that is wrong; no run folder appears."""
     content, hint = foreign((run / "config.yaml").read_text())[name]
     (tmp_path / "config.yaml").write_bytes(content)
-    line = complaint(["train", "config.yaml", "--out", "run"], monkeypatch, capsys)
+    line = complaint("train", "config.yaml", "--out", "run")
     assert hint in line
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("name", "hint"), [("manifest.json", "manifest.json"), ("000002/frames.npy", "frames.npy"), ("000001/action.npy", "action.npy")])
-def test_damaged_data(
-    name: str, hint: str, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("name", ["manifest.json", "000002/frames.npy", "000001/action.npy"])
+def test_damaged_data(name: str, toy_data: Path, tmp_path: Path, complaint: Type) -> None:
     """A data set that is truncated or foreign is found before training: the file is named, no run folder appears."""
     shutil.copytree(toy_data, tmp_path / "data")
     damaged = tmp_path / "data" / "32" / "toy-blue" / name
     damaged.write_bytes(damaged.read_bytes()[:200])
-    line = complaint(["train", *SMALL, "--data.root", "data", "--out", "run"], monkeypatch, capsys)
+    line = complaint("train", *SMALL, "--data.root", "data", "--out", "run")
     assert f"toy-blue/{name}" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_too_many_demonstrations(toy_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_demonstrations(toy_data: Path, complaint: Type) -> None:
     """More than were collected: the line holds the command that collects them."""
-    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--data.demos", "40"], monkeypatch, capsys)
+    line = complaint("train", *SMALL, "--data.root", str(toy_data), "--data.demos", "40")
     assert matches("11 training episodes.*40 demonstrations.*wmzoo collect --tasks toy-red", line)
 
 
-def test_a_run_folder_keeps_its_run(run: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_folder_keeps_its_run(run: Path, toy_data: Path, complaint: Type) -> None:
     """Another arm into the same folder: the line names a way out, the folder stays as it is (the fixture checks)."""
-    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", str(run), "--seed", "1"], monkeypatch, capsys)
+    line = complaint("train", *SMALL, "--data.root", str(toy_data), "--out", str(run), "--seed", "1")
     assert matches("holds another run; choose another --out", line)
 
 
 @pytest.mark.parametrize("content", [b"name: my app\n", b"\xff\xfe\x00\x01"])
-def test_a_folder_of_something_else_is_left_alone(
-    content: bytes, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_something_else_is_left_alone(content: bytes, toy_data: Path, tmp_path: Path, complaint: Type) -> None:
     """--out points at a folder with another program's config.yaml."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "config.yaml").write_bytes(content)
-    line = complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", "app"], monkeypatch, capsys)
+    line = complaint("train", *SMALL, "--data.root", str(toy_data), "--out", "app")
     assert "app" in line
     assert contents(tmp_path) == {"app/config.yaml": content_hash(tmp_path / "app" / "config.yaml")}
 
 
-def test_out_is_a_file(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_is_a_file(toy_data: Path, tmp_path: Path, complaint: Type) -> None:
     """--out points at a letter: it is named, and it is still a letter afterwards."""
     (tmp_path / "letter").write_text("dear zoo")
-    assert "letter" in complaint(["train", *SMALL, "--data.root", str(toy_data), "--out", "letter"], monkeypatch, capsys)
+    assert "letter" in complaint("train", *SMALL, "--data.root", str(toy_data), "--out", "letter")
     assert (tmp_path / "letter").read_text() == "dear zoo"
 
 
 @pytest.mark.parametrize("name", ["export/weights.safetensors", "export/policy.json", "export/config.yaml"])
-def test_a_damaged_export_does_not_play(
-    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_export_does_not_play(name: str, run: Path, tmp_path: Path, complaint: Type) -> None:
     """Half a file of the export: the line names it, and no result is written."""
     shutil.copytree(run, tmp_path / "run")
     damaged = tmp_path / "run" / name
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
-    assert name.split("/")[1] in complaint(["eval", "run"], monkeypatch, capsys)
+    assert name.split("/")[1] in complaint("eval", "run")
     assert not (tmp_path / "run" / "eval.json").exists()
 
 
-def test_a_half_trained_run_does_not_play(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_half_trained_run_does_not_play(run: Path, tmp_path: Path, complaint: Type) -> None:
     """A run folder whose training was stopped has no export yet: the line asks whether it has ended."""
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
-    assert "has the training ended?" in complaint(["eval", "run"], monkeypatch, capsys)
+    assert "has the training ended?" in complaint("eval", "run")
 
 
-def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path, complaint: Type) -> None:
     """Half a last.ckpt, copied from elsewhere: the line names it, and it is not replaced."""
     shutil.copytree(run, tmp_path / "run")
     damaged = tmp_path / "run" / "last.ckpt"
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    assert "last.ckpt" in complaint(["train", "run/config.yaml", "--out", "run"], monkeypatch, capsys)
+    assert "last.ckpt" in complaint("train", "run/config.yaml", "--out", "run")
     assert damaged.stat().st_size == 1000
 
 
@@ -263,13 +269,13 @@ def test_a_run_folder_is_complete(run: Path) -> None:
     assert [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()] == ["step", "2", "4"]
 
 
-def test_a_saved_configuration_is_accepted_back(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_configuration_is_accepted_back(run: Path, tmp_path: Path, say: Type) -> None:
     """config.yaml into its own folder changes nothing; into another folder it gives the same weights, bit for bit."""
     shutil.copytree(run, tmp_path / "same")
     before = contents(tmp_path / "same" / "export")
-    type_(["train", "same/config.yaml", "--out", "same"], monkeypatch)
+    say("train", "same/config.yaml", "--out", "same")
     assert contents(tmp_path / "same" / "export") == before
-    type_(["train", str(run / "config.yaml"), "--out", "other"], monkeypatch)
+    say("train", str(run / "config.yaml"), "--out", "other")
     assert contents(tmp_path / "other" / "export") == before
 
 
@@ -280,29 +286,25 @@ def test_options_override_a_saved_configuration(run: Path) -> None:
     assert out == Path("runs/config")
 
 
-def test_list_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_is_json(say: Type) -> None:
     """Four kinds, each a name and a line; the first members are there."""
-    type_(["list", "--json"], monkeypatch)
-    listed = json.loads(capsys.readouterr().out)
+    listed = json.loads(say("list", "--json"))
     assert list(listed) == ["arms", "objectives", "models", "tasks"]
     for kind, name in (("arms", "policy"), ("objectives", "flow"), ("models", "dit"), ("tasks", "mw3"), ("tasks", "toy-red")):
         assert listed[kind][name]
-    type_(["list"], monkeypatch)
-    assert "toy-red" in capsys.readouterr().out
+    assert "toy-red" in say("list")
 
 
-def test_a_card_names_its_functions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_names_its_functions(say: Type) -> None:
     """`card flow` shows the citation and the function that is the loss."""
-    type_(["card", "flow"], monkeypatch)
-    said = capsys.readouterr().out
+    said = say("card", "flow")
     assert "flow_loss" in said
     assert "arXiv:2210.02747" in said
 
 
-def test_flops_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flops_is_json(say: Type) -> None:
     """Parts add up to the whole, a step costs more than a forward pass."""
-    type_(["flops", "policy", "--scale", "tiny", "--json"], monkeypatch)
-    counts = json.loads(capsys.readouterr().out)
+    counts = json.loads(say("flops", "policy", "--scale", "tiny", "--json"))
     parameters = dict(counts["parameters"])
     whole = parameters.pop("all")
     parameters.pop("trained")
@@ -310,11 +312,18 @@ def test_flops_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert counts["flops"]["step"] > 2 * counts["flops"]["forward"] > 0
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["collect", "--help"], ["train", "--help"], ["train", "policy", "--help"]])
-def test_help_is_not_an_error(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Help is printed to standard output and ends well."""
-    try:
-        type_(words, monkeypatch)
-    except SystemExit as ended:
-        assert not ended.code
-    assert "--" in capsys.readouterr().out or not words
+def test_the_commands_are_listed(say: Type) -> None:
+    """Nothing typed, or a call for help: every command with its line."""
+    assert say() == say("--help")
+    assert all(f"  {name} " in say() for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("collect --help", "--episodes"), ("train --help", "--out"), ("train policy --help", "--optim.lr")]
+)
+def test_help_is_not_an_error(words: str, shown: str, say: Type, capsys: pytest.CaptureFixture[str]) -> None:
+    """The options are printed to standard output, and the exit code is 0."""
+    with pytest.raises(SystemExit) as ended:
+        say(*words.split())
+    assert not ended.value.code
+    assert shown in capsys.readouterr().out

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wmzoo.collect import LINGER, NOISE, collect, record
+from wmzoo.collect import FIRST_SEED, LINGER, NOISE, collect, record
 from wmzoo.episodes import Episode, attempts, open_task, write_episode, write_manifest
 from wmzoo.tasks.toy import Reach
 
@@ -51,7 +51,7 @@ def test_the_tasks_differ(toy_data: Path) -> None:
 
 def killed(root: Path, whole_group: bool) -> subprocess.Popen[bytes]:
     """A collector that was killed after its first episodes; its standard error is still open."""
-    command = [sys.executable, "-m", "wmzoo", "collect", "--tasks", "toy", "--size", "32", "--episodes", "150", "--processes", "2"]
+    command = [sys.executable, "-m", "wmzoo", "collect", "--tasks", "toy-red", "--size", "32", "--episodes", "80", "--processes", "2"]
     process = subprocess.Popen([*command, "--data", str(root)], stderr=subprocess.PIPE, start_new_session=True)
     assert process.stderr is not None
     heard = b""
@@ -68,17 +68,19 @@ def killed(root: Path, whole_group: bool) -> subprocess.Popen[bytes]:
 
 def test_killed_and_started_again_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """Kill the command and its workers after the first episodes: what is there stays, the rest follows, the hash is the same."""
-    process = killed(tmp_path / "killed", whole_group=True)
-    process.communicate()
-    folder = tmp_path / "killed" / "32" / "toy-red"
+    killed(tmp_path, whole_group=True).communicate()
+    folder = tmp_path / "32" / "toy-red"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*/*")}
-    assert 0 < len(attempts(folder)) < 150
+    assert 0 < len(attempts(folder)) < 80
     assert not (folder / "manifest.json").exists()
-    for root in (tmp_path / "killed", tmp_path / "whole"):
-        collect(("toy-red",), root, size=32, episodes=150, processes=2)
-    assert manifest(tmp_path / "killed")["hash"] == manifest(tmp_path / "whole")["hash"]
+    collect(("toy-red",), tmp_path, size=32, episodes=80, processes=1)
     assert before.items() <= {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*/*")}.items()
     assert not list(folder.glob(".*"))
+    uninterrupted = tmp_path / "uninterrupted"
+    for number in range(80):
+        write_episode(uninterrupted / f"{number:06d}", *record(Reach("toy-red", 32), FIRST_SEED + number))
+    write_manifest(uninterrupted, {}, wanted=80)
+    assert manifest(tmp_path)["hash"] == json.loads((uninterrupted / "manifest.json").read_text())["hash"]
 
 
 @pytest.mark.slow
@@ -158,7 +160,7 @@ def test_actions_are_recorded_clean_and_carried_out_noisily(noise: float, toy_da
 def test_an_episode_ends_a_little_after_success() -> None:
     """One frame more than actions, LINGER - 1 steps after the one that succeeded, none of it beyond what was rendered."""
     task = Reach("toy-red", 32)
-    arrays, facts = record(task, 1_000_000)
+    arrays, facts = record(task, FIRST_SEED)
     assert arrays is not None
     assert len(arrays["frames"]) == len(arrays["state"]) == len(arrays["action"]) + 1 == int(str(facts["length"])) + 1
     distance = np.linalg.norm(arrays["state"] - task.discs["toy-red"], axis=1)
@@ -170,7 +172,7 @@ def test_an_episode_ends_a_little_after_success() -> None:
 @pytest.mark.parametrize("name", ["frames", "state", "action"])
 def test_the_hash_is_of_the_contents(name: str, tmp_path: Path) -> None:
     """One number of one array is changed: another hash.  Nothing is changed: the same one."""
-    arrays, facts = record(Reach("toy-red", 32), 1_000_000)
+    arrays, facts = record(Reach("toy-red", 32), FIRST_SEED)
     assert arrays is not None
     changed = {key: array.copy() for key, array in arrays.items()}
     changed[name].flat[5] += 1

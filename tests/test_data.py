@@ -261,7 +261,7 @@ def test_normalising_by_hand() -> None:
     normaliser = Normaliser.fit([episode_of(action, state)])
     np.testing.assert_allclose(normaliser.action(action), [[-1, 0], [1, 0]])
     np.testing.assert_allclose(normaliser.state(state), [[-1, 0], [1, 0]])
-    np.testing.assert_allclose(normaliser.action(np.float32([2.0, 5.5])), [0, 0.5])
+    np.testing.assert_allclose(normaliser.action(np.array([2.0, 5.5], np.float32)), [0, 0.5])
 
 
 def test_normalising_there_and_back(cut: Cut) -> None:
@@ -317,5 +317,5 @@ def test_damage_is_found_before_training_starts(cut: Cut, toy_data: Path, tmp_pa
     shutil.copytree(toy_data, tmp_path, dirs_exist_ok=True)
     frames = tmp_path / "32" / "toy-blue" / "000004" / "frames.npy"
     frames.write_bytes(frames.read_bytes()[:5000])
-    with pytest.raises(UserError, match="toy-blue/000004/frames.npy"):
+    with pytest.raises(UserError, match=r"toy-blue/000004/frames\.npy"):
         cut(root=str(tmp_path))

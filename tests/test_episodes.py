@@ -127,7 +127,7 @@ def test_splits_do_not_overlap(count: int, demos: int, videos: int) -> None:
     """No episode is a demonstration and a video, and neither of them validates."""
     task = recorded(count)
     split = [names(episodes) for episodes in (*task.split(demos, videos), task.validation)]
-    together = sum(split, [])
+    together = [name for part in split for name in part]
     assert list(map(len, split))[:2] == [demos, videos]
     assert split[2]
     assert len(together) == len(set(together))
@@ -149,18 +149,28 @@ def test_growing_never_moves_an_episode_between_splits(before: int, after: int) 
     assert not set(names(small.split(4, 3)[1])) & set(names(large.split(4, 3)[0]) + names(large.validation))
 
 
-@pytest.mark.parametrize(("demos", "videos"), [(12, 0), (30, 30)])
 def test_too_many_demonstrations_are_answered_with_a_command_that_works(
-    demos: int, videos: int, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve episodes train eleven.  For more, the command of the message is typed as it stands; afterwards there are enough."""
     shutil.copytree(toy_data / "32", tmp_path / "32")
     few = open_task(tmp_path / "32", "toy-red")
     assert [len(part) for part in few.split(8, 3)] == [8, 3]
-    with pytest.raises(UserError, match=f"{demos} demonstrations and {videos} videos") as caught:
-        few.split(demos, videos)
+    with pytest.raises(UserError, match="30 demonstrations and 20 videos") as caught:
+        few.split(30, 20)
     obey(str(caught.value), tmp_path, monkeypatch)
-    assert [len(part) for part in open_task(tmp_path / "32", "toy-red").split(demos, videos)] == [demos, videos]
+    assert [len(part) for part in open_task(tmp_path / "32", "toy-red").split(30, 20)] == [30, 20]
+
+
+def test_the_number_in_that_command_is_enough() -> None:
+    """For every number of demonstrations: as many episodes as the message says hold them, and not many more than needed."""
+    for demos in range(1, 200):
+        with pytest.raises(UserError) as caught:
+            recorded(1).split(demos, 0)
+        words = shlex.split(str(caught.value))
+        episodes = int(words[words.index("--episodes") + 1])
+        assert len(recorded(episodes).split(demos, 0)[0]) == demos
+        assert episodes <= demos * 10 / 9 + 3
 
 
 def test_nothing_collected_is_answered_with_a_command_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_a_bare_checkout_works_without_its_links(links: str, tmp_path: Path) -> 
         if links == "copied":
             link.mkdir()
             (link / "__init__.py").write_text("raise ImportError('the copy was imported')")
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import wmzoo, wmzoo.models, wmzoo.objectives, wmzoo.experiments as e; print(e.__file__)"
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from wmzoo import models, objectives, experiments; print(experiments.__file__)"
     found = subprocess.run([sys.executable, "-I", "-c", program, str(tmp_path)], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert Path(found.stdout.strip()) == tmp_path / "experiments" / "__init__.py"

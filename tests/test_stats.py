@@ -42,7 +42,7 @@ def test_wilson_refuses_what_is_not_a_count(successes: int, n: int) -> None:
 
 def test_a_constant_table_has_no_spread() -> None:
     """Every handle succeeds half: mean and both ends are one half."""
-    assert hierarchical(np.full((3, 2, 5), 0.5), draws=100) == (0.5, 0.5, 0.5)
+    assert hierarchical(np.full((3, 2, 5), 0.5).tolist(), draws=100) == (0.5, 0.5, 0.5)
 
 
 def test_seeds_that_agree_leave_the_spread_of_handles() -> None:
@@ -56,7 +56,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     """Half of 16 seeds always fail and half always succeed: what spreads is seeds alone, 1.96 x .5 / sqrt(16) = .245."""
     table = np.zeros((16, 3, 20))
     table[::2] = 1
-    mean, low, high = hierarchical(table, draws=4000)
+    mean, low, high = hierarchical(table.tolist(), draws=4000)
     assert mean == 0.5
     assert (low, high) == pytest.approx((0.255, 0.745), abs=0.03)
 
@@ -65,16 +65,16 @@ def test_tasks_are_not_drawn_again() -> None:
     """One task always succeeds and one always fails: for these two tasks the rate is known exactly."""
     table = np.zeros((3, 2, 20))
     table[:, 0] = 1
-    assert hierarchical(table, draws=200) == (0.5, 0.5, 0.5)
+    assert hierarchical(table.tolist(), draws=200) == (0.5, 0.5, 0.5)
 
 
 def test_the_bootstrap_repeats_itself() -> None:
     """One seed gives one interval; another seed nearly the same; a lower level a narrower one."""
     table = np.random.default_rng(1).random((3, 2, 10))
-    one, again, other = (hierarchical(table, draws=1000, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (hierarchical(table.tolist(), draws=1000, seed=seed) for seed in (0, 0, 1))
     assert one == again != other
     assert one == pytest.approx(other, abs=0.02)
-    _, low, high = hierarchical(table, level=0.5, draws=1000)
+    _, low, high = hierarchical(table.tolist(), level=0.5, draws=1000)
     assert one[1] < low < high < one[2]
 
 

@@ -1,7 +1,7 @@
 """What is an arm made of?  A tree of frozen dataclasses: built, printed, overridden, saved as YAML and read back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -173,6 +173,17 @@ def from_plain(plain: Any, where: str = "config") -> Any:
     if isinstance(plain, list):
         return tuple(from_plain(item, where) for item in plain)
     return plain
+
+
+def self_contained(part: Any) -> Any:
+    """The same tree with every `weights: str` set to "none": for an export, whose own file holds all weights."""
+    if is_dataclass(part) and not isinstance(part, type):
+        values = {f.name: getattr(part, f.name) for f in fields(part)}
+        kept = {k: "none" if k == "weights" and isinstance(v, str) else self_contained(v) for k, v in values.items()}
+        return replace(part, **kept)
+    if isinstance(part, dict):
+        return {key: self_contained(item) for key, item in part.items()}
+    return part
 
 
 def dump(arm: Experiment) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batch import Batch, Needs
 from .episodes import Episode, Recorded, open_task
 from .errors import UserError
+from .features import FeatureStore, cache_features
+from .interfaces import Encoder
 from .tasks import resolve
 
 
@@ -29,7 +31,8 @@ class Data:
         video_share: part of each batch that is drawn from the videos, if there are any.
         size: pixels of a side of the recorded frames.
         horizon: actions in a chunk (control steps).
-        shift: every frame of a window is moved by the same random number of pixels, at most this, edges repeated.
+        shift: every frame of a window is moved by the same random number of pixels, at most this, edges repeated; with 0 the
+            features of frozen encoders are computed once per data set and read from disk.
         batch: windows in a batch.
         root: folder of the recorded episodes.
     """
@@ -137,6 +140,7 @@ class Windows:
         self.unlabelled = self._moments(videos, False, len(self.labelled))
         held = [(task, episode) for task, recorded in enumerate(self.recorded) for episode in recorded.validation]
         self.validation = self._moments(held, True, len(self.labelled) + len(self.unlabelled))
+        self.stores: list[FeatureStore] = []
         first = self.labelled[0].episode
         self.views, self.state_size, self.action_size = first.frames.shape[1], first.state.shape[1], first.action.shape[1]
 
@@ -193,7 +197,7 @@ class Windows:
                 action[i] = np.where(recorded[:, None], episode.action[np.clip(steps, 0, episode.length - 1)], 0)
                 mask[i] = recorded[:, None]
         labelled = np.array([row.labelled for row in rows])
-        return Batch(
+        batch = Batch(
             image=to_image(image),
             state=torch.from_numpy(np.where(labelled[:, None, None], self.normaliser.state(state), 0)),
             has_state=torch.from_numpy(labelled),
@@ -206,3 +210,16 @@ class Windows:
             embodiment=torch.from_numpy(np.where(labelled, 0, 1)),
             sample=torch.tensor([row.number for row in rows]),
         )
+        if not shifts.any():  # stored features are those of the frames as recorded
+            for store in self.stores:
+                store.fill(batch, [(row.episode, row.now) for row in rows])
+        return batch
+
+    def cache(self, network: nn.Module) -> None:
+        """Compute the features of every frozen encoder in the network once, if frames are never moved; later runs find them."""
+        if self.config.shift:
+            return
+        frozen = {m.fingerprint: m for m in network.modules() if isinstance(m, Encoder) and hasattr(m, "fingerprint")}
+        rows = (*self.labelled, *self.unlabelled, *self.validation)
+        episodes = list({row.episode.folder: row.episode for row in rows}.values())
+        self.stores = [cache_features(episodes, encoder) for encoder in frozen.values()]

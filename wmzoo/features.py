@@ -169,7 +169,8 @@ def _encode(episode: Episode, encoder: Encoder, batch: int, bar: tqdm) -> Float1
         frames = torch.from_numpy(np.array(episode.frames[first : first + batch])).to(device)
         images = frames.movedim(-1, -3).float().div(255)
         tokens = encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        parts.append(tokens.cpu().numpy().astype(np.float16))
+        with np.errstate(over="ignore"):  # found below
+            parts.append(tokens.float().cpu().numpy().astype(np.float16))
         bar.update(len(frames))
     features = np.concatenate(parts)
     if not np.isfinite(features).all():

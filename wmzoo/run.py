@@ -45,6 +45,7 @@ def train(arm: Experiment, out: Path) -> None:
     torch.manual_seed(arm.seed)
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
     hybrid = build_for(arm, windows)
+    windows.cache(hybrid)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
     module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
@@ -112,8 +113,18 @@ def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path) -> N
     }
     state = {name: value.contiguous() for name, value in policy.state_dict().items()}
     write_atomically(folder / "weights.safetensors", lambda draft: save_file(state, draft))
-    write_atomically(folder / "config.yaml", lambda draft: draft.write_text(config.dump(arm)))
+    write_atomically(folder / "config.yaml", lambda draft: draft.write_text(config.dump(config.self_contained(arm))))
+    write_atomically(folder / "card.md", lambda draft: draft.write_text(card(arm, facts)))
     write_json(folder / "policy.json", facts)
+
+
+def card(arm: Experiment, facts: dict[str, Any]) -> str:
+    """What the exported policy is, in Markdown: objectives, data, statistics, versions."""
+    terms = "\n".join(f"- `{term}`, weight {weight:g}" for term, weight in arm.weights.items())
+    data = "\n".join(f"- {name} ({facts['instructions'][name]}): {arm.data.demos} demonstrations, data set {h}" for name, h in facts["data"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    play = f"K = {arm.play.steps} sampling steps, {arm.play.execute} of {arm.data.horizon} actions executed"
+    return f"# {arm.name}, seed {arm.seed}\n\n{terms}\n\n## Data\n{data}\n\n## Play\n{play}\n\nTrained {arm.optim.steps} steps with {versions}.\n"
 
 
 @dataclass

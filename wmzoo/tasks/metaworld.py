@@ -42,10 +42,10 @@ def choose_gl() -> str:
         UserError: no library that can draw without a display is installed.
     """
     if "MUJOCO_GL" not in os.environ:
-        backends = {"egl": "EGL", "osmesa": "OSMesa"}
-        found = [name for name, library in backends.items() if find_library(library)]
+        backends = {"egl": ("EGL_nvidia", "EGL_mesa"), "osmesa": ("OSMesa",)}
+        found = [name for name, libraries in backends.items() if any(map(find_library, libraries))]
         if not found:
-            raise UserError("no GL library to draw with; type: apt-get install -y libegl1 libgl1-mesa-dri")
+            raise UserError("no GL library to draw with; type: apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri")
         os.environ["MUJOCO_GL"] = found[0]
         if found[0] == "egl" and not os.path.exists("/dev/nvidia0"):
             os.environ.setdefault("EGL_PLATFORM", "surfaceless")
