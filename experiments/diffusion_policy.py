@@ -25,7 +25,7 @@ def paper() -> Experiment:
     encoder = backbones.Config("resnet18", "none", size=96, frozen=False, group_norm=True)
     return Experiment(
         name="diffusion_policy",
-        shape=Shape(width=0, depth=0),
+        shape=Shape(width=1, depth=0),
         trunk=unet1d.Config(),
         observer=unet1d.ObserverConfig(encoder, text.Config()),
         objectives={"ddpm": Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), weights={"noise": 1.0})},

@@ -38,7 +38,7 @@ def config(scale: Scale = "small") -> Experiment:
     encoder, (width, depth, heads) = replace(ENCODERS[scale], frozen=False), DECODERS[scale]
     return Experiment(
         name="vit_mae",
-        shape=Shape(width=0, depth=0),
+        shape=Shape(width=1, depth=0),
         trunk=Absent(),
         observer=Absent(),
         objectives={"mae": Term(mae.Config(vit_mae.MaskedConfig(encoder, width, depth, heads)), weights={"reconstruction": 1.0})},

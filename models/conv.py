@@ -37,6 +37,8 @@ class Conv(Encoder):
     def __init__(self, channels: tuple[int, ...], size: int) -> None:
         super().__init__()
         stride = 4 * 2 ** (len(channels) - 1)
+        if odd := [c for c in channels if c % 8 or c < 8]:
+            raise UserError(f"channels {odd} do not divide into 8 groups")
         if size % stride:
             raise UserError(f"images of {size} pixels do not divide by this encoder's stride of {stride}")
         self.width, self.grid = channels[-1], (size // stride, size // stride)

@@ -123,7 +123,7 @@ class DiT(Trunk):
 
     def __init__(self, width: int, depth: int, heads: int, context: int, conditioning: Conditioning) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise UserError(f"a trunk of width {width} cannot have {heads} heads: choose a divisor of the width")
         if conditioning == "joint" and context != width:
             raise UserError(f"joint conditioning needs observation tokens as wide as the trunk ({width}), they have {context}")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Sizes
 
 from .attention import MLP, Attention, key_mask
@@ -43,6 +44,8 @@ class ByteText(nn.Module):
             distinct, which = text, torch.arange(len(text))
         else:
             distinct, which = text.unique(dim=0, return_inverse=True)
+        if distinct.shape[1] > len(self.place):
+            raise UserError(f"an instruction has {distinct.shape[1]} bytes, the reader of this arm takes {len(self.place)} at most")
         keep = distinct > 0
         x = self.bytes(distinct) + self.place[: distinct.shape[1]]
         for layer in self.layers:

@@ -21,10 +21,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from wmzoo.batch import Batch
-from wmzoo.clock import draw, interpolate, velocity
+from wmzoo.clock import SAMPLERS, draw, interpolate, velocity
+from wmzoo.errors import unknown
 from wmzoo.interfaces import Blueprint, Denoiser, Sizes
 from wmzoo.question import Hidden, Question, Score, Stream
-from wmzoo.sample import integrate
+from wmzoo.sample import INTEGRATORS, integrate
 from wmzoo.shapes import checked
 
 Reduction = Literal["window", "element"]
@@ -66,6 +67,9 @@ class Flow(Denoiser):
 
     def __init__(self, encode: nn.Module, decode: nn.Module, sampler: str, integrator: str, reduction: Reduction, blind: frozenset[str]) -> None:
         super().__init__()
+        for kind, name, known in (("clock sampler", sampler, SAMPLERS), ("integrator", integrator, INTEGRATORS)):
+            if name not in known:
+                raise unknown(kind, name, known)
         self.encode, self.decode = encode, decode
         self.sampler, self.integrator, self.reduction, self.blind = sampler, integrator, reduction, blind
 

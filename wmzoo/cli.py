@@ -59,6 +59,8 @@ def collect(tasks: tuple[str, ...] = ("mw3",), episodes: int = 60, size: int = 9
     from .collect import collect
     from .tasks import resolve
 
+    if not tasks:
+        raise UserError("--tasks needs a value")
     collect(resolve(tasks), Path(data), _positive("--size", size), _positive("--episodes", episodes), _positive("--processes", processes))
 
 
@@ -82,7 +84,7 @@ def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
             print(train.__doc__, "\nwmzoo train ARM --help lists the fields of an arm.", sep="")
             raise SystemExit(0)
         raise UserError("which arm?  wmzoo train ARM --out DIR; `wmzoo list` shows the arms")
-    name, *rest = arguments
+    name, *rest = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     scale, rest = _take(rest, "--scale", "small")
     out, rest = _take(rest, "--out", f"runs/{Path(name).stem}")
     tasks, rest = _take_many(rest, "--tasks")
@@ -168,6 +170,9 @@ def main() -> None:
     try:
         dispatch(sys.argv[1:])
     except UserError as error:
+        print(f"wmzoo: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:  # the disk is full, a folder is a file, nothing may be written there
         print(f"wmzoo: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -5,10 +5,13 @@ the clean one, so the policy learns to come back.  Collecting seeds start at 1,0
 """
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,18 @@ from .interfaces import Task
 FIRST_SEED = 1_000_000
 NOISE = (0.0, 0.1, 0.3)
 LINGER = 8  # steps recorded after success
+
+
+def end_with_parent() -> None:
+    """Let this worker end when the process that started it does, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @lru_cache(maxsize=1)  # one renderer per process
@@ -83,7 +98,7 @@ def collect(names: tuple[str, ...], root: Path, size: int, episodes: int, proces
         have = sum(facts["success"] for facts in attempts(folder).values())
         with tqdm(total=max(have, episodes), initial=have, desc=f"{name:22}", unit="ep") as bar:
             if have < episodes:
-                with ProcessPoolExecutor(processes, context) as pool:
+                with ProcessPoolExecutor(processes, context, end_with_parent) as pool:
                     frames = 0
                     for succeeded, length in _fill(pool, processes, name, size, folder, episodes):
                         frames += length
@@ -91,8 +106,12 @@ def collect(names: tuple[str, ...], root: Path, size: int, episodes: int, proces
                         bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:.0f} frames/s")
 
         facts = {"task": name, "instruction": tasks.instructions()[name], "size": size, "versions": _versions()}
-        write_manifest(folder, facts, episodes)
+        write_manifest(folder, facts, max(have, episodes))
 
 
 def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("numpy", "metaworld", "mujoco")}
+    found = {}
+    for package in ("numpy", "metaworld", "mujoco"):
+        with suppress(PackageNotFoundError):  # the toy needs no simulator
+            found[package] = version(package)
+    return found

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_type_hints
 
 import torch
 import yaml
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 from torch import nn
 
 from .batch import Needs
@@ -110,6 +113,34 @@ class Experiment:
         return {f"{name}/{t}": term.weight * w for name, term in self.objectives.items() for t, w in term.weights.items()}
 
 
+RANGES = {
+    "shape": {"width": (1, inf), "depth": (0, inf)},
+    "data": {"demos": (1, inf), "videos": (0, inf), "video_share": (0, 1), "size": (1, inf), "horizon": (1, inf), "batch": (1, inf)},
+    "optim": {
+        "steps": (1, inf), "lr": (0, inf), "decay": (0, inf), "warmup": (0, 1), "clip": (0, inf), "ema": (0, 1), "chapter": (1, inf),
+    },
+    "play": {"steps": (1, inf), "execute": (1, inf)},
+}  # fmt: skip
+
+
+def check(arm: Experiment) -> None:
+    """Are the numbers of the arm possible?
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    ranges = {f"{part}.{name}": limits for part, numbers in RANGES.items() for name, limits in numbers.items()}
+    values = {key: getattr(getattr(arm, key.partition(".")[0]), key.partition(".")[2]) for key in ranges}
+    ranges |= {"seed": (0, 2**31 - 1), "data.shift": (0, arm.data.size // 2)}
+    values |= {"seed": arm.seed, "data.shift": arm.data.shift}
+    for key, (low, high) in ranges.items():
+        if not low <= values[key] <= high:
+            raise UserError(f"--{key.replace('_', '-')} must be {f'from {low} to {high}' if high < inf else f'at least {low}'}, not {values[key]}")
+    chunk = arm.data.horizon + needs_of(arm).first_action
+    if arm.play.execute > chunk:
+        raise UserError(f"--play.execute {arm.play.execute} is more than the {chunk} actions of a chunk that lie ahead")
+
+
 def sizes_for(arm: Experiment, *, action: int, state: int, views: int, history: int) -> Sizes:
     """What the networks of an arm must know before they are built; the data tells the keyword arguments."""
     width, depth = arm.shape.width, arm.shape.depth
@@ -157,7 +188,7 @@ def from_plain(plain: Any, where: str = "config") -> Any:
         UserError: a class or a field that does not exist.
     """
     if isinstance(plain, dict) and "is" in plain:
-        module, _, name = plain["is"].rpartition(".")
+        module, _, name = str(plain["is"]).rpartition(".")
         try:
             kind = getattr(import_module(module), name) if module.startswith("wmzoo.") else None
         except (ImportError, AttributeError):
@@ -167,7 +198,12 @@ def from_plain(plain: Any, where: str = "config") -> Any:
         known = {f.name for f in fields(kind)}
         for key in plain.keys() - known - {"is"}:
             raise unknown(f"field of {where} ({plain['is']})", key, known)
-        return kind(**{key: from_plain(item, f"{where}.{key}") for key, item in plain.items() if key != "is"})  # type: ignore[operator]
+        values = {key: from_plain(item, f"{where}.{key}") for key, item in plain.items() if key != "is"}
+        hints = get_type_hints(kind)
+        for key, value in values.items():
+            if not is_bearable(value, hints[key], conf=BeartypeConf(is_pep484_tower=True)):  # an int will do for a float
+                raise UserError(f"{where}.{key} must be {getattr(hints[key], '__name__', hints[key])}, not {plain[key]!r}")
+        return kind(**values)  # type: ignore[operator]
     if isinstance(plain, dict):
         return {key: from_plain(item, f"{where}.{key}") for key, item in plain.items()}
     if isinstance(plain, list):

@@ -133,16 +133,25 @@ class Windows:
         demos = [(task, episode) for task, split in enumerate(splits) for episode in split[0]]
         if not demos:
             raise UserError("an arm needs at least one demonstration a task; set --data.demos")
+        videos = [(task, episode) for task, split in enumerate(splits) for episode in split[1]]
+        held = [(task, episode) for task, recorded in enumerate(self.recorded) for episode in recorded.validation]
+        self.views, self.state_size, self.action_size = self._shapes([episode for _, episode in demos + videos + held])
         self.normaliser = Normaliser.fit([episode for _, episode in demos])
         self.text = byte_tokens([recorded.manifest["instruction"] for recorded in self.recorded])
         self.labelled = self._moments(demos, True, 0)
-        videos = [(task, episode) for task, split in enumerate(splits) for episode in split[1]]
         self.unlabelled = self._moments(videos, False, len(self.labelled))
-        held = [(task, episode) for task, recorded in enumerate(self.recorded) for episode in recorded.validation]
         self.validation = self._moments(held, True, len(self.labelled) + len(self.unlabelled))
         self.stores: list[FeatureStore] = []
-        first = self.labelled[0].episode
-        self.views, self.state_size, self.action_size = first.frames.shape[1], first.state.shape[1], first.action.shape[1]
+
+    def _shapes(self, episodes: list[Episode]) -> tuple[int, int, int]:
+        """Cameras, numbers of state and of action, the same in all episodes.  Every file is opened, so damage is found now."""
+        found = {(e.frames.shape[1:], e.state.shape[1:], e.action.shape[1:]): e.folder for e in episodes}
+        if len(found) > 1:
+            raise UserError("cannot mix " + " and ".join(f"{folder} (frames, state, action: {shape})" for shape, folder in found.items()))
+        (frame, state, action), folder = next(iter(found.items()))
+        if frame[1:] != (self.config.size, self.config.size, 3):
+            raise UserError(f"{folder} has frames of {frame}, not of {self.config.size} pixels; delete it and collect again")
+        return frame[0], state[0], action[0]
 
     @staticmethod
     def _moments(episodes: list[tuple[int, Episode]], labelled: bool, start: int) -> list[Window]:

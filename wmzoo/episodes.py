@@ -37,7 +37,7 @@ class Episode:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is missing or truncated ({error}); delete {self.folder} and collect again") from None
         if len(array) != self.length + (name != "action"):
-            raise UserError(f"{path} has {len(array)} rows where the manifest says {self.length} steps; collect again")
+            raise UserError(f"{path} has {len(array)} rows where the manifest says {self.length} steps; delete {self.folder} and collect again")
         return array
 
     @cached_property
@@ -74,7 +74,7 @@ def sweep_drafts(folder: Path) -> None:
 def attempts(folder: Path) -> dict[int, dict[str, Any]]:
     """Every attempt on disk, by number."""
     found = sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
-    return {int(path.name): read_json(path / "episode.json", "an episode") for path in found}
+    return {int(path.name): read_json(path / "episode.json", "an episode", f"delete {path} and collect again") for path in found}
 
 
 def write_manifest(folder: Path, facts: dict[str, Any], wanted: int) -> None:
@@ -125,9 +125,14 @@ class Recorded:
         if demos + videos > len(rest):
             raise UserError(
                 f"{self.folder} has {len(rest)} training episodes, {demos} demonstrations and {videos} videos are asked for; "
-                f"type: wmzoo collect --tasks {self.folder.name} --episodes {-(-(demos + videos) * 10 // 9) + 1}"
+                f"{collect_command(self.folder)} --episodes {-(-(demos + videos) * 10 // 9) + 1}"
             )
         return rest[:demos], rest[len(rest) - videos :] if videos else ()
+
+
+def collect_command(folder: Path) -> str:
+    """What to type so that the folder of a task is filled."""
+    return f"type: wmzoo collect --tasks {folder.name} --size {folder.parent.name} --data {folder.parent.parent}"
 
 
 def open_task(root: Path, task: str) -> Recorded:
@@ -138,9 +143,15 @@ def open_task(root: Path, task: str) -> Recorded:
     """
     folder = root / task
     if not (folder / "manifest.json").exists():
-        raise UserError(f"no episodes of {task} in {root}; type: wmzoo collect --tasks {task} --size {root.name} --data {root.parent}")
-    manifest = read_json(folder / "manifest.json", "a wmzoo data set")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("task") != task:
-        raise UserError(f"{folder / 'manifest.json'} is not the manifest of a wmzoo data set of {task} (format {FORMAT})")
-    episodes = tuple(Episode(folder / f"{e['attempt']:06d}", e["length"]) for e in manifest["episodes"])
+        raise UserError(f"no episodes of {task} in {root}; {collect_command(folder)}")
+    cure = f"delete it and {collect_command(folder)}"
+    manifest = read_json(folder / "manifest.json", "a wmzoo data set", cure)
+    expected = {"format": FORMAT, "task": task, "size": int(root.name) if root.name.isdigit() else root.name}
+    try:
+        wrong = {key: manifest.get(key) for key, value in expected.items() if manifest.get(key) != value}
+        episodes = tuple(Episode(folder / f"{e['attempt']:06d}", e["length"]) for e in manifest["episodes"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        wrong, episodes = {"episodes": None}, ()
+    if wrong:
+        raise UserError(f"{folder / 'manifest.json'} has {wrong}, which is not a wmzoo data set of {expected}; {cure}")
     return Recorded(folder, manifest, episodes)

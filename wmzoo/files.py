@@ -28,8 +28,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda draft: draft.write_text(json.dumps(value, indent=1) + "\n"))
 
 
-def read_json(path: Path, kind: str) -> Any:
+def read_json(path: Path, kind: str, cure: str = "") -> Any:
     """The JSON value of a file.
+
+    Args:
+        kind: what the file is part of, for the message.
+        cure: what to do when it is missing or damaged.
 
     Raises:
         UserError: the file is missing, or it is not JSON.
@@ -37,9 +41,9 @@ def read_json(path: Path, kind: str) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is not {kind}") from None
+        raise UserError(f"{path} is missing: {path.parent} is not {kind}{cure and '; ' + cure}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged or is not {kind}: {error}") from None
+        raise UserError(f"{path} is damaged or is not {kind} ({error}){cure and '; ' + cure}") from None
 
 
 def content_hash(path: Path) -> str:

@@ -37,6 +37,19 @@ class ZooModule(L.LightningModule):
         self.forward_pass = torch.compile(hybrid) if optim.compile else hybrid
         self.average = Average(hybrid, optim.ema) if optim.ema else None
 
+    @torch.no_grad()
+    def rehearse(self, batch: Batch) -> None:
+        """One pass that changes nothing, so that what does not fit is found before anything is written.
+
+        Raises:
+            UserError: the terms of the loss are not those that have weights.
+        """
+        with torch.random.fork_rng(devices=[]):
+            terms = self.hybrid.eval()(batch).keys()
+        self.hybrid.train()
+        if terms != self.weights.keys():
+            raise UserError(f"the loss has the terms {sorted(terms)}, the experiment weighs {sorted(self.weights)}")
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         torch.manual_seed((self.seed << 32) + self.global_step)
         return self._total(batch, "train")
@@ -48,8 +61,6 @@ class ZooModule(L.LightningModule):
 
     def _total(self, batch: Batch, stage: str) -> Tensor:
         losses = {term: score.mean() for term, score in self.forward_pass(batch).items()}
-        if losses.keys() != self.weights.keys():
-            raise UserError(f"the loss has the terms {sorted(losses)}, the experiment weighs {sorted(self.weights)}")
         total = torch.stack([self.weights[term] * loss for term, loss in losses.items()]).sum()
         logged = {f"{stage}/{term}": loss.detach() for term, loss in {**losses, "total": total}.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))

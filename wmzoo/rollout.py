@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from . import tasks
+from .collect import end_with_parent
 from .files import write_json
 from .interfaces import Task, View
 from .run import Policy
@@ -108,7 +109,7 @@ def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, t
     Policy.load(folder)
     todo = handles(names, count, tuning)
     start = time.monotonic()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         playing = [pool.submit(_play_one, str(folder), handle, False) for handle in todo]
         with tqdm(total=len(todo), desc="playing", unit="ep") as bar:
             for future in as_completed(playing):

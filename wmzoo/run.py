@@ -11,6 +11,7 @@ import csv
 import logging
 import time
 import warnings
+import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,16 +41,20 @@ def train(arm: Experiment, out: Path) -> None:
         UserError: the folder holds another run, or the data is not there.
     """
     settled = out / "config.yaml"
-    if settled.exists() and settled.read_text() != config.dump(arm):
+    if settled.exists() and settled.read_bytes() != config.dump(arm).encode():
         raise UserError(f"{out} holds another run; choose another --out, or type: wmzoo train {settled} --out {out}")
+    checkpoint = out / "last.ckpt"
+    if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
+        raise UserError(f"{checkpoint} is damaged; delete it to train from the beginning")
+    config.check(arm)
     torch.manual_seed(arm.seed)
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
     hybrid = build_for(arm, windows)
+    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
+    module.rehearse(windows.train(0)[:2])
     windows.cache(hybrid)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
-    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
-    checkpoint = out / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -64,6 +69,7 @@ class Keeper(L.Callback):
 
     def __init__(self, out: Path, steps: int) -> None:
         self.out, self.steps, self.started, self.before = out, steps, time.monotonic(), 0.0
+        self.bar = tqdm(disable=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         rows = [row for row in self._rows() if int(row["step"]) <= trainer.global_step]
@@ -80,6 +86,9 @@ class Keeper(L.Callback):
         self._write([*self._rows(), {"step": str(trainer.global_step), "seconds": f"{seconds:.1f}", **metrics}])
         self.bar.set_postfix({name.split("/", 1)[1]: value for name, value in metrics.items() if name.startswith("validation")})
         write_atomically(self.out / "last.ckpt", trainer.save_checkpoint)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.bar.close()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.close()

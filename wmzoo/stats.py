@@ -31,7 +31,10 @@ def hierarchical(outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0
     Raises:
         UserError: the table is empty or ragged.
     """
-    table = np.asarray(outcomes, float)
+    try:
+        table = np.asarray(outcomes, float)
+    except ValueError:  # ragged
+        table = np.empty((0, 0, 0))
     if table.ndim != 3 or table.size == 0:
         raise UserError("outcomes must be a full table of training seeds, tasks and handles")
     rng = np.random.default_rng(seed)
