@@ -43,7 +43,9 @@ def base() -> Experiment:
         arm,
         shape=Shape(width=512, depth=12),
         trunk=dit.Config(heads=8),
-        observer=observer.Config(backbones.Config("resnet18", "none", size=96, frozen=False, group_norm=True), text.Config(width=256, depth=4, heads=4)),
+        observer=observer.Config(
+            backbones.Config("resnet18", "none", size=96, frozen=False, group_norm=True), text.Config(width=256, depth=4, heads=4)
+        ),
         data=Data(tasks=("mw10",), batch=256),
         optim=Optim(steps=40_000, lr=3e-4, ema=0.9999),
     )

@@ -1,7 +1,7 @@
 """The in-domain stage: a ViT-MAE encoder from the data's own frames, which later arms (LARA's latent actions) read.
 
-    wmzoo train vit_mae --out runs/vit_mae
-    replace(vit_mae.ENCODERS["small"], weights="runs/vit_mae")      the blueprint of that encoder in a later arm
+wmzoo train vit_mae --out runs/vit_mae
+replace(vit_mae.ENCODERS["small"], weights="runs/vit_mae")      the blueprint of that encoder in a later arm
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """Which encoder learns from scratch in minutes?  A small residual convolutional net; the offline default of every policy."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(8, channels), nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(8, channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(8, channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(8, channels),
         )
         nn.init.zeros_(self.body[-1].weight)
 
@@ -43,7 +47,7 @@ class Conv(Encoder):
             raise UserError(f"images of {size} pixels do not divide by this encoder's stride of {stride}")
         self.width, self.grid = channels[-1], (size // stride, size // stride)
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 8, 4, 2, bias=False), nn.GroupNorm(8, channels[0]), nn.ReLU()]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(8, after), nn.ReLU(), Residual(after)]
         self.body = nn.Sequential(*layers)
 

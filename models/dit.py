@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Memory, Sizes, Trunk
@@ -95,7 +94,13 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(
-        self, x: Tensor, condition: Tensor, choice: Tensor | None, mask: Tensor | None, memory: tuple[Tensor, Tensor] | None, sees: Tensor | None
+        self,
+        x: Tensor,
+        condition: Tensor,
+        choice: Tensor | None,
+        mask: Tensor | None,
+        memory: tuple[Tensor, Tensor] | None,
+        sees: Tensor | None,
     ) -> Tensor:
         modulation = self.modulation(condition)
         if choice is not None:

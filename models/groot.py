@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 

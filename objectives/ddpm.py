@@ -31,9 +31,7 @@ SCHEDULE = {"num_train_timesteps": STEPS, "beta_schedule": "squaredcos_cap_v2", 
 
 
 @checked
-def add_noise(
-    clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alpha_bar: Float[Tensor, "B"]
-) -> Float[Tensor, "B H A"]:
+def add_noise(clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alpha_bar: Float[Tensor, "B"]) -> Float[Tensor, "B H A"]:
     """The noisy chunk, sqrt(ab) clean + sqrt(1 - ab) noise.
 
     Raises:
@@ -44,9 +42,7 @@ def add_noise(
 
 
 @checked
-def noise_loss(
-    prediction: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], mask: Bool[Tensor, "B H A"]
-) -> Float[Tensor, "B"]:
+def noise_loss(prediction: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], mask: Bool[Tensor, "B H A"]) -> Float[Tensor, "B"]:
     """Squared error of the predicted noise over the valid numbers of each window; 0 where there is none.
 
     Raises:

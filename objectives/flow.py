@@ -32,9 +32,7 @@ Reduction = Literal["window", "element"]
 
 
 @checked
-def flow_loss(
-    prediction: Float[Tensor, "B H A"], target: Float[Tensor, "B H A"], mask: Bool[Tensor, "B H A"]
-) -> Float[Tensor, "B"]:
+def flow_loss(prediction: Float[Tensor, "B H A"], target: Float[Tensor, "B H A"], mask: Bool[Tensor, "B H A"]) -> Float[Tensor, "B"]:
     """Squared error averaged over the valid numbers of each window; 0 where there is none.
 
     Args:
@@ -65,7 +63,9 @@ class Flow(Denoiser):
 
     stream = "action"
 
-    def __init__(self, encode: nn.Module, decode: nn.Module, sampler: str, integrator: str, reduction: Reduction, blind: frozenset[str]) -> None:
+    def __init__(
+        self, encode: nn.Module, decode: nn.Module, sampler: str, integrator: str, reduction: Reduction, blind: frozenset[str]
+    ) -> None:
         super().__init__()
         for kind, name, known in (("clock sampler", sampler, SAMPLERS), ("integrator", integrator, INTEGRATORS)):
             if name not in known:

@@ -47,12 +47,17 @@ EAGER = Way("bf16, written-out attention", torch.bfloat16, "auto")
 COMPILED = Way("bf16, written-out attention, compiled", torch.bfloat16, "auto", compiled=True)
 
 
-def measure(seconds: float) -> dict[str, Any]:
-    """Everything the table shows.  Each timing takes about `seconds`; ways of doing one thing are timed in turns."""
+def measure(seconds: float, compiled: bool) -> dict[str, Any]:
+    """Everything the table shows.  Each timing takes about `seconds`; ways of doing one thing are timed in turns.
+
+    Args:
+        seconds: time for each thing that is timed.
+        compiled: also torch.compile, which takes minutes before it is timed.
+    """
     fast = torch.bfloat16 if torch.cuda.is_available() or bf16_is_fast() else torch.float32
     peak = {"fp32": matmul_speed(torch.float32), "bf16": matmul_speed(torch.bfloat16)}
     result: dict[str, Any] = {"matmul GFLOP/s": peak}
-    result["trunk"] = [trunk_row(*shape, seconds) for shape in TRUNKS]
+    result["trunk"] = [trunk_row(*shape, seconds, compiled) for shape in TRUNKS]
     with tempfile.TemporaryDirectory() as folder:
         arm = registry.arm("policy")
         arm = replace(arm, data=replace(arm.data, root=folder, demos=4))
@@ -60,7 +65,7 @@ def measure(seconds: float) -> dict[str, Any]:
         frames = _collect(arm, folder)
         collected = time.perf_counter() - start
         windows = Windows(arm.data, needs_of(arm), seed=0)
-        result["step"] = step_rows(arm, windows, seconds, peak["bf16" if fast == torch.bfloat16 else "fp32"])
+        result["step"] = step_rows(arm, windows, seconds, peak["bf16" if fast == torch.bfloat16 else "fp32"], compiled)
         result["collecting frames/s, one process"] = frames / collected
         drawn = _median(lambda: windows.train(1), seconds / 4)
         result["drawing"] = {"milliseconds": 1000 * drawn, "share of a step": drawn / result["step"]["ways"][-1]["seconds"]}
@@ -79,10 +84,10 @@ def _collect(arm: Experiment, folder: str) -> int:
     return sum(e.length + 1 for name in names for e in open_task(Path(folder) / str(arm.data.size), name).episodes)
 
 
-def step_rows(arm: Experiment, windows: Windows, seconds: float, peak: float) -> dict[str, Any]:
+def step_rows(arm: Experiment, windows: Windows, seconds: float, peak: float, compiled: bool) -> dict[str, Any]:
     """The whole training step of an arm (draw excluded) in several ways, and how far their gradients are apart."""
     batch = windows.train(0)
-    ways = (PLAIN, EAGER, COMPILED)
+    ways = (PLAIN, EAGER, COMPILED) if compiled else (PLAIN, EAGER)
     steps, gradients, operations = [], [], 0
     for way in ways:
         torch.manual_seed(0)
@@ -133,13 +138,15 @@ def _stepper(hybrid: Hybrid, batch: Batch, arm: Experiment, way: Way) -> Callabl
     return step
 
 
-def trunk_row(width: int, depth: int, heads: int, seconds: float) -> dict[str, Any]:
+def trunk_row(width: int, depth: int, heads: int, seconds: float, compiled: bool) -> dict[str, Any]:
     """The trunk alone, forward, backward and AdamW: GR00T's blocks as published, in parity mode, and the default.
 
     The reference is the parity trunk in fp32 with the fused kernel: the arithmetic of GR00T's own blocks.
     """
     sizes = Sizes(width, depth, width, width, 16, 4, 4, 96, 1, 1, 2)
-    groot = cast("Any", registry.module("models", "groot")).Config(heads=heads, head_dim=width // heads, context_width=width, out_width=width, dropout=0.0)
+    groot = cast("Any", registry.module("models", "groot")).Config(
+        heads=heads, head_dim=width // heads, context_width=width, out_width=width, dropout=0.0
+    )
     default = cast("Any", registry.module("models", "dit")).Config(heads=max(1, width // 64))
     reference, parity, ours = (cast("Trunk", part.build(sizes)) for part in (groot, groot, default))
     tokens = {"observation": CONDITION_TOKENS, "state": 1, "action": POLICY_TOKENS - 1}
@@ -160,9 +167,9 @@ def trunk_row(width: int, depth: int, heads: int, seconds: float) -> dict[str, A
         return step
 
     names = ("GR00T blocks as published (fp32, fused attention)", "parity mode, ours", "default mode", "default mode, compiled")
-    trunks = ((reference, PLAIN), (parity, EAGER), (ours, EAGER), (ours, COMPILED))
+    trunks = ((reference, PLAIN), (parity, EAGER), (ours, EAGER), (ours, COMPILED))[: 4 if compiled else 3]
     times = _in_turns([stepper(*pair) for pair in trunks], seconds)
-    rows = [{"trunk": name, "steps/s": 1 / t, "ratio": times[0] / t} for name, t in zip(names, times, strict=True)]
+    rows = [{"trunk": name, "steps/s": 1 / t, "ratio": times[0] / t} for name, t in zip(names, times, strict=False)]
     return {"width": width, "depth": depth, "tokens": [POLICY_TOKENS, CONDITION_TOKENS], "batch": 64, "rows": rows}
 
 

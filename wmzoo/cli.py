@@ -132,16 +132,17 @@ def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:
     _show(counts, json, lambda: table(counts))
 
 
-def bench(json: bool = False, seconds: float = 6.0) -> None:
+def bench(json: bool = False, seconds: float = 6.0, compiled: bool = False) -> None:
     """Speed as ratios within one run.
 
     Args:
         json: print numbers alone.
         seconds: time given to each measurement.
+        compiled: also measure torch.compile, which takes minutes to warm up.
     """
     from .bench import measure, table
 
-    result = measure(seconds)
+    result = measure(seconds, compiled)
     _show(result, json, lambda: table(result))
 
 

@@ -1,9 +1,9 @@
 """What time is it?  Zoo time: t = 0 is noise (or any source), t = 1 is data; every foreign convention is translated here.
 
-    x_t = (1 - t) source + t data          interpolate
-    v   = data - source                    velocity
-    t   = 1 - s,  v = -u                   to_zoo_time      (foreign networks with s = 1 at noise)
-    t   ~ 0.999 (1 - b), b ~ Beta(1.5, 1)  draw("groot")    (GR00T N1.6 and N1.7, FLARE, LARA; pi0 is the same in zoo time)
+x_t = (1 - t) source + t data          interpolate
+v   = data - source                    velocity
+t   = 1 - s,  v = -u                   to_zoo_time      (foreign networks with s = 1 at noise)
+t   ~ 0.999 (1 - b), b ~ Beta(1.5, 1)  draw("groot")    (GR00T N1.6 and N1.7, FLARE, LARA; pi0 is the same in zoo time)
 """
 
 from collections.abc import Callable

@@ -135,7 +135,9 @@ def check(arm: Experiment) -> None:
     values |= {"seed": arm.seed, "data.shift": arm.data.shift}
     for key, (low, high) in ranges.items():
         if not low <= values[key] <= high:
-            raise UserError(f"--{key.replace('_', '-')} must be {f'from {low} to {high}' if high < inf else f'at least {low}'}, not {values[key]}")
+            raise UserError(
+                f"--{key.replace('_', '-')} must be {f'from {low} to {high}' if high < inf else f'at least {low}'}, not {values[key]}"
+            )
     chunk = arm.data.horizon + needs_of(arm).first_action
     if arm.play.execute > chunk:
         raise UserError(f"--play.execute {arm.play.execute} is more than the {chunk} actions of a chunk that lie ahead")

@@ -70,17 +70,17 @@ class Normaliser:
 
     def action(self, raw: np.ndarray) -> np.ndarray:
         """To [-1, 1]."""
-        low, high = np.float32(self.action_low), np.float32(self.action_high)
+        low, high = np.asarray(self.action_low, np.float32), np.asarray(self.action_high, np.float32)
         return 2 * (raw - low) / (high - low) - 1
 
     def raw_action(self, action: np.ndarray) -> np.ndarray:
         """Back to the units of the task."""
-        low, high = np.float32(self.action_low), np.float32(self.action_high)
+        low, high = np.asarray(self.action_low, np.float32), np.asarray(self.action_high, np.float32)
         return (action + 1) / 2 * (high - low) + low
 
     def state(self, raw: np.ndarray) -> np.ndarray:
         """To mean 0, deviation 1."""
-        return (raw - np.float32(self.state_mean)) / np.float32(self.state_std)
+        return (raw - np.asarray(self.state_mean, np.float32)) / np.asarray(self.state_std, np.float32)
 
 
 def byte_tokens(instructions: Sequence[str]) -> Tensor:

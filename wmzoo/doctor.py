@@ -17,7 +17,20 @@ from .interfaces import Task
 from .module import bf16_is_fast
 from .tasks.metaworld import choose_gl
 
-PACKAGES = ("torch", "torchvision", "lightning", "diffusers", "transformers", "timm", "vector-quantize-pytorch", "torchmetrics", "lpips", "wandb", "metaworld", "mujoco")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "diffusers",
+    "transformers",
+    "timm",
+    "vector-quantize-pytorch",
+    "torchmetrics",
+    "lpips",
+    "wandb",
+    "metaworld",
+    "mujoco",
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,9 @@ def _simulator(name: str, task: Task) -> Iterator[Finding]:
 
     first, other, again = start(0), start(1), start(0)
     seeds = bool((first == again).all() and (first != other).any())
-    yield Finding(f"seeds of {name}", seeds, "two seeds, two start states; one seed, one" if seeds else "a seed does not name a start state")
+    yield Finding(
+        f"seeds of {name}", seeds, "two seeds, two start states; one seed, one" if seeds else "a seed does not name a start state"
+    )
     solved = sum(record(task, seed)[0] is not None for seed in range(900_000, 900_005))
     yield Finding(f"expert of {name}", solved >= 4, f"succeeds in {solved} of 5")
     task.close()

@@ -37,7 +37,9 @@ class Episode:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is missing or truncated ({error}); delete {self.folder} and collect again") from None
         if len(array) != self.length + (name != "action"):
-            raise UserError(f"{path} has {len(array)} rows where the manifest says {self.length} steps; delete {self.folder} and collect again")
+            raise UserError(
+                f"{path} has {len(array)} rows where the manifest says {self.length} steps; delete {self.folder} and collect again"
+            )
         return array
 
     @cached_property
@@ -120,7 +122,7 @@ class Recorded:
         Raises:
             UserError: there are not enough episodes.
         """
-        held = set(id(e) for e in self.validation)
+        held = {id(e) for e in self.validation}
         rest = tuple(e for e in self.episodes if id(e) not in held)
         if demos + videos > len(rest):
             raise UserError(

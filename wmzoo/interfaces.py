@@ -186,5 +186,5 @@ class Task(ABC):
     def expert(self) -> Float[np.ndarray, "A"]:
         """What a scripted expert would do now."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most tasks hold nothing)
         """Free what the simulator holds."""

@@ -111,7 +111,7 @@ class Average:
         targets = [current[name] for name in self.values]
         if targets[0].device != next(iter(self.values.values())).device:
             self.values = {name: value.to(targets[0].device) for name, value in self.values.items()}
-        torch._foreach_lerp_(list(self.values.values()), targets, 1 - decay)
+        torch._foreach_lerp_(list(self.values.values()), targets, 1 - decay)  # pyright: ignore
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
@@ -197,5 +197,3 @@ def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], chec
         callbacks=callbacks,
     )
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
-
-

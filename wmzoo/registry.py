@@ -55,7 +55,7 @@ def summary(module: str) -> str:
 def docstring(module: str) -> str:
     """A module's docstring, read without importing it."""
     package, _, name = module.rpartition(".")
-    path = Path(list(import_module(package).__path__)[0]) / f"{name}.py"
+    path = Path(next(iter(import_module(package).__path__))) / f"{name}.py"
     return ast.get_docstring(ast.parse(path.read_text())) or ""
 
 
@@ -77,5 +77,3 @@ def catalogue() -> dict[str, dict[str, str]]:
     listed = {kind: {name: summary(module) for name, module in members(kind).items()} for kind in ROOMS}
     sets = {name: "set of " + ", ".join(chosen) for name, chosen in tasks.presets().items()}
     return listed | {"tasks": {**sets, **tasks.instructions()}}
-
-

@@ -52,7 +52,14 @@ def handles(names: tuple[str, ...], count: int, tuning: bool = False) -> list[Ha
     return [Handle(name, start + i) for name in names for i in range(count)]
 
 
-def play(act: Callable[[list[View], np.ndarray], np.ndarray], task: Task, handle: Handle, shape: tuple[int, int], execute: int, film: list[np.ndarray] | None = None) -> Played:
+def play(
+    act: Callable[[list[View], np.ndarray], np.ndarray],
+    task: Task,
+    handle: Handle,
+    shape: tuple[int, int],
+    execute: int,
+    film: list[np.ndarray] | None = None,
+) -> Played:
     """Play one handle until success or the task's limit.
 
     Args:
@@ -112,7 +119,7 @@ def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, t
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         playing = [pool.submit(_play_one, str(folder), handle, False) for handle in todo]
         with tqdm(total=len(todo), desc="playing", unit="ep") as bar:
-            for future in as_completed(playing):
+            for _ in as_completed(playing):
                 bar.update(1)
         outcomes = [future.result()[0] for future in playing]
         seconds = time.monotonic() - start
@@ -146,8 +153,13 @@ def summary(outcomes: list[Played]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The result in words: one line a task, one for all."""
     rows = {**result["tasks"], "all": result["all"]}
-    lines = [f"{name:24} {r['successes']:3}/{r['n']:<3} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]" for name, r in rows.items()]
-    return "\n".join([f"{'task':24} {'n':>7} rate  95% Wilson interval", *lines, f"one chunk takes {result['chunk_milliseconds']:.1f} ms on one core"])
+    lines = [
+        f"{name:24} {r['successes']:3}/{r['n']:<3} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]"
+        for name, r in rows.items()
+    ]
+    return "\n".join(
+        [f"{'task':24} {'n':>7} rate  95% Wilson interval", *lines, f"one chunk takes {result['chunk_milliseconds']:.1f} ms on one core"]
+    )
 
 
 def _save_film(path: Path, frames: np.ndarray | None) -> None:

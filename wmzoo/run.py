@@ -1,10 +1,10 @@
 """What is a run?  A folder that trains, resumes, exports and plays.
 
-    config.yaml     the resolved arm; `wmzoo train config.yaml --out DIR` repeats it
-    metrics.csv     one line per chapter: step, seconds, losses of training and validation
-    last.ckpt       everything an exact resume needs; replaced whole or not at all
-    export/         weights.safetensors, config.yaml, policy.json (sizes, normalisation, provenance), card.md
-    eval.json       a count for every handle (rollout.py), videos/
+config.yaml     the resolved arm; `wmzoo train config.yaml --out DIR` repeats it
+metrics.csv     one line per chapter: step, seconds, losses of training and validation
+last.ckpt       everything an exact resume needs; replaced whole or not at all
+export/         weights.safetensors, config.yaml, policy.json (sizes, normalisation, provenance), card.md
+eval.json       a count for every handle (rollout.py), videos/
 """
 
 import csv
@@ -77,7 +77,7 @@ class Keeper(L.Callback):
         self._write(rows)
         self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=1)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -130,10 +130,13 @@ def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path) -> N
 def card(arm: Experiment, facts: dict[str, Any]) -> str:
     """What the exported policy is, in Markdown: objectives, data, statistics, versions."""
     terms = "\n".join(f"- `{term}`, weight {weight:g}" for term, weight in arm.weights.items())
-    data = "\n".join(f"- {name} ({facts['instructions'][name]}): {arm.data.demos} demonstrations, data set {h}" for name, h in facts["data"].items())
+    data = "\n".join(
+        f"- {name} ({facts['instructions'][name]}): {arm.data.demos} demonstrations, data set {h}" for name, h in facts["data"].items()
+    )
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     play = f"K = {arm.play.steps} sampling steps, {arm.play.execute} of {arm.data.horizon} actions executed"
-    return f"# {arm.name}, seed {arm.seed}\n\n{terms}\n\n## Data\n{data}\n\n## Play\n{play}\n\nTrained {arm.optim.steps} steps with {versions}.\n"
+    trained = f"Trained {arm.optim.steps} steps with {versions}."
+    return f"# {arm.name}, seed {arm.seed}\n\n{terms}\n\n## Data\n{data}\n\n## Play\n{play}\n\n{trained}\n"
 
 
 @dataclass
@@ -165,7 +168,9 @@ class Policy:
         try:
             hybrid.load_state_dict(load_file(folder / "weights.safetensors"))
         except Exception as error:  # safetensors raises its own bare type
-            raise UserError(f"{folder / 'weights.safetensors'} does not fit its config.yaml or is damaged: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"{folder / 'weights.safetensors'} does not fit its config.yaml or is damaged: {str(error).splitlines()[0]}"
+            ) from None
         normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
         return Policy(arm, hybrid, sizes, normaliser, facts["instructions"])
 

@@ -23,7 +23,9 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def hierarchical(outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+def hierarchical(
+    outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean and bootstrap interval of outcomes[training seed][task][handle]: seeds are drawn again, then handles within each task.
 
     Tasks are not drawn again: the claim is about these tasks.  With one training seed the interval is about that network alone.

@@ -13,6 +13,7 @@ import atexit
 import os
 import warnings
 from ctypes.util import find_library
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,8 @@ class MetaWorld(Task):
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         model.camera(CAMERA).pos[:] = CAMERA_POSITION
         self._renderer = mujoco.Renderer(model, size, size)
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+        flags: Any = mujoco.mjtRndFlag  # pyright: ignore[reportAttributeAccessIssue]
+        for flag in (flags.mjRND_SHADOW, flags.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0
         atexit.register(self._renderer.close)  # before MuJoCo's own exit handler takes the display away
 

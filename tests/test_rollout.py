@@ -1,0 +1,84 @@
+"""Handles, counts, and outcomes that depend on nothing but the handle."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wmzoo import registry, run, tasks
+from wmzoo.collect import FIRST_SEED
+from wmzoo.errors import UserError
+from wmzoo.rollout import TUNING, Handle, Played, evaluate, handles, play, summary, table
+
+
+def test_handle_lists_are_fixed_and_disjoint() -> None:
+    """Evaluation, tuning and collecting never share a start state; twenty handles are the first twenty of fifty."""
+    evaluation, tuning = handles(("a", "b"), 50), handles(("a", "b"), 50, tuning=True)
+    assert not set(evaluation) & set(tuning)
+    assert max(h.seed for h in evaluation) < TUNING <= min(h.seed for h in tuning) < FIRST_SEED
+    assert set(handles(("a", "b"), 20)) < set(evaluation)
+
+
+def test_a_chunk_is_executed_in_part() -> None:
+    """Of four actions two are carried out, then the policy looks again; the expert solves the toy that way."""
+    task, looks = tasks.make("toy-red", 32), []
+
+    def act(views: list, noise: np.ndarray) -> np.ndarray:
+        looks.append(len(views))
+        return np.stack([task.expert()] * 4)
+
+    outcome = play(act, task, Handle("toy-red", 1), (4, 3), execute=2)
+    assert outcome.success
+    assert looks == list(range(1, len(looks) + 1))
+    assert len(looks) == -(-outcome.steps // 2)
+
+
+def test_the_limit_ends_an_episode() -> None:
+    """A policy that stands still fails after exactly the task's limit."""
+    task = tasks.make("toy-red", 32)
+    outcome = play(lambda views, noise: np.zeros((4, 3)), task, Handle("toy-red", 0), (4, 3), execute=4)
+    assert (outcome.success, outcome.steps) == (False, task.limit)
+
+
+def test_noise_depends_on_the_handle_and_the_step_alone() -> None:
+    """Playing other handles first changes nothing."""
+
+    def noises(seeds: list[int]) -> list[np.ndarray]:
+        task, seen = tasks.make("toy-red", 32), []
+        for seed in seeds:
+            seen.clear()
+            play(lambda views, noise: seen.append(noise) or np.zeros((4, 3)), task, Handle("toy-red", seed), (4, 3), execute=4)
+        return list(seen)
+
+    alone, after = noises([7]), noises([1, 2, 7])
+    assert all((a == b).all() for a, b in zip(alone, after, strict=True))
+    assert not (alone[0] == alone[1]).all()
+
+
+def test_counts_by_hand() -> None:
+    """3 of 4 and 0 of 4: rates .75 and 0, over all 3 of 8, each with its interval and every handle kept."""
+    outcomes = [Played(task, i, task == "a" and i < 3, 10, 1.0) for task in ("a", "b") for i in range(4)]
+    result = summary(outcomes)
+    assert (result["tasks"]["a"]["successes"], result["tasks"]["a"]["n"], result["tasks"]["a"]["rate"]) == (3, 4, 0.75)
+    assert (result["all"]["successes"], result["all"]["n"]) == (3, 8)
+    low, high = result["all"]["interval"]
+    assert low < 3 / 8 < high
+    assert len(result["handles"]) == 8
+    assert "3/4" in table(result)
+
+
+@pytest.mark.slow
+def test_one_process_or_two_make_no_difference(toy_data: Path, tmp_path: Path) -> None:
+    """The same successes and the same number of steps for every handle; films are there; a folder that is no run is named."""
+    arm = registry.arm("policy", "tiny")
+    arm = replace(arm, data=replace(arm.data, root=str(toy_data)), optim=replace(arm.optim, steps=120, chapter=60))
+    run.train(arm, tmp_path / "run")
+    results = [evaluate(tmp_path / "run", ("toy-red", "toy-blue"), 6, processes, videos=processes == 1) for processes in (1, 2)]
+    played = [[(h["task"], h["seed"], h["success"], h["steps"]) for h in result["handles"]] for result in results]
+    assert played[0] == played[1]
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["all"] == results[1]["all"]
+    assert list((tmp_path / "run" / "videos").glob("*.mp4"))
+    with pytest.raises(UserError, match="is not an exported policy"):
+        evaluate(tmp_path, ("toy-red",), 1, 1)
