@@ -113,6 +113,20 @@ def test_foreign_networks_give_the_same_result(kind: str, steps: int) -> None:
     torch.testing.assert_close(euler(to_zoo_time(kind, net), noise, steps), native, atol=1e-6, rtol=1e-6)
 
 
+def test_pi0_loss_is_the_zoo_loss_with_time_turned() -> None:
+    """P4: (u - (noise - data))^2 at s equals (v - (data - noise))^2 at t = 1 - s, on the same noisy value."""
+    torch.manual_seed(0)
+    data, noise, s = torch.randn(5, 4, 3), torch.randn(5, 4, 3), torch.rand(5)
+
+    def net(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return x * s[:, None, None] - 0.3
+
+    foreign = s[:, None, None] * noise + (1 - s[:, None, None]) * data
+    theirs = (net(foreign, s) - (noise - data)).square().mean()
+    ours = (to_zoo_time("pi0", net)(interpolate(noise, data, 1 - s), 1 - s) - velocity(noise, data)).square().mean()
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_groot_networks_pass_unchanged_and_unknown_ones_raise() -> None:
     """GR00T's convention is the zoo's; a convention nobody told us about is an error."""
     net = torch.add

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from wmzoo.batch import Batch, Needs
 from wmzoo.compose import Hybrid
+from wmzoo.config import Optim
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Objective, Sizes
 from wmzoo.models import conv, dit, embodiment, observer, text
+from wmzoo.module import ZooModule
 from wmzoo.objectives import ddpm, flow
 from wmzoo.question import Hidden, Question, Score, Stream
 
@@ -86,6 +88,17 @@ def test_weight_zero_changes_nothing(batch: Batch, sizes: Sizes) -> None:
         total.backward()
         gradients.append({name: p.grad.clone() for name, p in net.trunk.named_parameters() if p.grad is not None})
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+def test_the_total_is_the_sum_of_its_parts(batch: Batch, sizes: Sizes) -> None:
+    """C3: the loss that is minimised is the sum of weight times term."""
+    net = hybrid(sizes, more=Extra(sizes.width))
+    weights = {"flow/velocity": 1.0, "more/pull": 0.2}
+    module = ZooModule(net, weights, Optim(steps=1), seed=0)
+    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    torch.manual_seed(3)
+    total = module._total(batch, "train")
+    torch.testing.assert_close(total, sum((weights[term] * loss for term, loss in losses(net, batch).items()), torch.zeros(())))
 
 
 def poison(batch: Batch) -> Batch:

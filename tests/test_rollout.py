@@ -10,7 +10,7 @@ import pytest
 from wmzoo import registry, run, tasks
 from wmzoo.collect import FIRST_SEED
 from wmzoo.errors import UserError
-from wmzoo.rollout import TUNING, Handle, Played, evaluate, handles, play, summary, table
+from wmzoo.rollout import TUNING, Handle, Played, evaluate, handles, play, summary, table, together
 
 
 def test_handle_lists_are_fixed_and_disjoint() -> None:
@@ -67,6 +67,25 @@ def test_counts_by_hand() -> None:
     assert low < 3 / 8 < high
     assert len(result["handles"]) == 8
     assert "3/4" in table(result)
+
+
+def test_training_seeds_are_joined_over_the_same_handles(tmp_path: Path) -> None:
+    """Two runs with 4 and 2 of 4: 6 of 8 together; other handles, or a run without eval.json, are named."""
+
+    def write(name: str, good: int, first: int = 0) -> Path:
+        result = summary([Played("a", first + i, i < good, 10, 1.0) for i in range(4)])
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "eval.json").write_text(json.dumps(result))
+        return tmp_path / name
+
+    joined = together([write("x", 4), write("y", 2)])
+    assert (joined["all"]["successes"], joined["all"]["n"], joined["all"]["rate"]) == (6, 8, 0.75)
+    low, high = joined["all"]["interval"]
+    assert low <= 0.5 < 0.75 < high <= 1
+    with pytest.raises(UserError, match="not played from the same handles"):
+        together([tmp_path / "x", write("z", 2, first=9)])
+    with pytest.raises(UserError, match="type: wmzoo eval"):
+        together([tmp_path / "x", tmp_path])
 
 
 @pytest.mark.slow

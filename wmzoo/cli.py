@@ -123,6 +123,21 @@ def evaluate(
     _show(result, json, lambda: table(result))
 
 
+def rate(runs: Positional[tuple[str, ...]], json: bool = False) -> None:
+    """Success of several training seeds of one arm together, with an interval over seeds and handles.
+
+    Args:
+        runs: folders of evaluated runs.
+        json: print numbers alone.
+    """
+    from .rollout import joint_table, together
+
+    if not runs:
+        raise UserError("which runs?  wmzoo rate RUN RUN ...")
+    result = together([Path(run) for run in runs])
+    _show(result, json, lambda: joint_table(result))
+
+
 def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:
     """Parameters and floating-point operations of each part, counted on the meta device."""
     from .flops import count, table
@@ -160,6 +175,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "collect": collect,
     "train": train,
     "eval": evaluate,
+    "rate": rate,
     "flops": flops,
     "bench": bench,
     "demo": demo,

@@ -7,7 +7,7 @@ handle's outcome does not depend on which other handles are played or by how man
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from . import tasks
 from .collect import end_with_parent
-from .files import write_json
+from .errors import UserError
+from .files import read_json, write_json
 from .interfaces import Task, View
 from .run import Policy
-from .stats import wilson
+from .stats import hierarchical, wilson
 
 TUNING = 10_000
 
@@ -150,6 +151,28 @@ def summary(outcomes: list[Played]) -> dict[str, Any]:
     }
 
 
+def together(folders: Sequence[Path]) -> dict[str, Any]:
+    """Several training seeds of one arm as one: mean success over the same handles, interval by the hierarchical bootstrap.
+
+    Raises:
+        UserError: a run was not evaluated, or the runs were not played from the same handles.
+    """
+    results = [read_json(folder / "eval.json", "an evaluated run", f"type: wmzoo eval {folder}") for folder in folders]
+    played = [{(h["task"], h["seed"]): h["success"] for h in result["handles"]} for result in results]
+    for folder, handles_ in zip(folders, played, strict=True):
+        if handles_.keys() != played[0].keys():
+            raise UserError(f"{folder} and {folders[0]} were not played from the same handles; evaluate both alike")
+    names = list(dict.fromkeys(task for task, _ in played[0]))
+
+    def line(chosen: list[str]) -> dict[str, Any]:
+        cube = [[[run[handle] for handle in run if handle[0] == name] for name in chosen] for run in played]
+        mean, low, high = hierarchical(cube)
+        return {"rate": mean, "interval": [round(low, 4), round(high, 4)], "successes": int(np.sum(cube)), "n": np.size(cube)}
+
+    by_seed = {str(folder): result["all"]["rate"] for folder, result in zip(folders, results, strict=True)}
+    return {"all": line(names), "tasks": {name: line([name]) for name in names}, "runs": by_seed}
+
+
 def table(result: dict[str, Any]) -> str:
     """The result in words: one line a task, one for all."""
     rows = {**result["tasks"], "all": result["all"]}
@@ -160,6 +183,17 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(
         [f"{'task':24} {'n':>7} rate  95% Wilson interval", *lines, f"one chunk takes {result['chunk_milliseconds']:.1f} ms on one core"]
     )
+
+
+def joint_table(result: dict[str, Any]) -> str:
+    """Several training seeds in words: one line a task, one for all, and each seed's own rate."""
+    rows = {**result["tasks"], "all": result["all"]}
+    lines = [
+        f"{name:24} {r['successes']:4}/{r['n']:<4} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]"
+        for name, r in rows.items()
+    ]
+    seeds = ", ".join(f"{Path(run).name} {value:.2f}" for run, value in result["runs"].items())
+    return "\n".join([f"{'task':24} {'n':>9} rate  95% interval over {len(result['runs'])} training seeds", *lines, seeds])
 
 
 def _save_film(path: Path, frames: np.ndarray | None) -> None:
