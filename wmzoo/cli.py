@@ -189,6 +189,8 @@ def main() -> None:
     except UserError as error:
         print(f"wmzoo: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader of our output had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # the disk is full, a folder is a file, nothing may be written there
         print(f"wmzoo: {error}", file=sys.stderr)
         raise SystemExit(2) from None
