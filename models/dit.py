@@ -157,12 +157,7 @@ class DiT(Trunk):
     def forward(self, streams: Mapping[str, Stream], taps: AbstractSet[int] = frozenset(), memory: Memory | None = None) -> Hidden:
         check_taps(taps, self.depth)
         if self.conditioning != "joint":
-            streams = dict(streams)
-            observation = streams.pop(OBSERVATION, None)
-            if memory is None:
-                if observation is None:
-                    raise ValueError(f"the trunk reads the stream {OBSERVATION!r}, there are only {sorted(streams)}")
-                memory = self.remember(observation)
+            streams, memory = apart(self, streams, memory)
         condition, choice = self.clocks(streams)
         mask, sees = self_mask(streams), cross_mask(streams, memory.keep) if memory else None
         sizes = [s.tokens.shape[1] for s in streams.values()]
@@ -174,6 +169,21 @@ class DiT(Trunk):
         shift, scale = (self.modulation(condition) if choice is None else choice @ self.modulation(condition)).chunk(2, dim=-1)
         final = self.norm(x) * (1 + scale) + shift
         return Hidden({tap: cut(hidden[tap], streams, sizes) for tap in taps}, cut(final, streams, sizes))
+
+
+def apart(trunk: Trunk, streams: Mapping[str, Stream], memory: Memory | None) -> tuple[dict[str, Stream], Memory]:
+    """The sequence without the observation, and the memory of the observation, made now if there is none.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    sequence = dict(streams)
+    observation = sequence.pop(OBSERVATION, None)
+    if memory is not None:
+        return sequence, memory
+    if observation is None:
+        raise ValueError(f"the trunk reads the stream {OBSERVATION!r}, there are only {sorted(sequence)}")
+    return sequence, trunk.remember(observation)
 
 
 def check_taps(taps: AbstractSet[int], depth: int) -> None:

@@ -24,7 +24,7 @@ from wmzoo.interfaces import Blueprint, Encoder, Memory, Sizes, Trunk
 from wmzoo.question import Hidden, Stream
 
 from .attention import OBSERVATION, attend, cross_mask, self_mask, silence, sinusoid
-from .dit import check_taps, cut, resolve_clock
+from .dit import apart, check_taps, cut, resolve_clock
 from .embodiment import CategoryLinear, CategoryMLP
 
 PLACES = 1024  # rows of GR00T's table of action positions
@@ -195,12 +195,7 @@ class GrootDiT(Trunk):
             ValueError: a tap outside 0..depth, no observation, more than one clock, or masks that this mode would ignore.
         """
         check_taps(taps, self.depth)
-        streams = dict(streams)
-        observation = streams.pop(OBSERVATION, None)
-        if memory is None:
-            if observation is None:
-                raise ValueError(f"the trunk reads the stream {OBSERVATION!r}, there are only {sorted(streams)}")
-            memory = self.remember(observation)
+        streams, memory = apart(self, streams, memory)
         mask, seen = self._masks(streams, memory.keep)
         time = silu(self.timestep_encoder(clock_index(shared_clock(streams))))
         x = torch.cat([silence(s) if self.honour_masks else s.tokens for s in streams.values()], dim=1)
