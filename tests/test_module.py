@@ -138,6 +138,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(toy_data: Path, tmp_path: P
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "full"))
 
 
+def test_two_trainings_in_one_folder(toy_data: Path, tmp_path: Path) -> None:
+    """The second is told so in words and touches nothing."""
+    (tmp_path / "a").mkdir()
+    with files.alone_in(tmp_path / "a"), pytest.raises(UserError, match="another process is writing"):
+        run.train(quick(toy_data, 4), tmp_path / "a")
+    assert not list((tmp_path / "a").iterdir())
+
+
 def test_terms_and_weights_must_match(toy_data: Path, tmp_path: Path) -> None:
     """A weight for a term that does not exist, or a term without a weight, is an error that shows both lists."""
     arm = quick(toy_data)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from . import tasks
 from .episodes import attempts, sweep_drafts, write_episode, write_manifest
 from .errors import UserError
+from .files import alone_in
 from .interfaces import Task
 
 FIRST_SEED = 1_000_000
@@ -90,23 +91,26 @@ def _fill(pool: ProcessPoolExecutor, processes: int, name: str, size: int, folde
 
 def collect(names: tuple[str, ...], root: Path, size: int, episodes: int, processes: int) -> None:
     """Make sure that `root`/`size` holds `episodes` successful episodes of each task."""
-    context = multiprocessing.get_context("spawn")
     for name in names:
         folder = root / str(size) / name
         folder.mkdir(parents=True, exist_ok=True)
-        sweep_drafts(folder)
-        have = sum(facts["success"] for facts in attempts(folder).values())
-        with tqdm(total=max(have, episodes), initial=have, desc=f"{name:22}", unit="ep") as bar:
-            if have < episodes:
-                with ProcessPoolExecutor(processes, context, end_with_parent) as pool:
-                    frames = 0
-                    for succeeded, length in _fill(pool, processes, name, size, folder, episodes):
-                        frames += length
-                        bar.update(succeeded)
-                        bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:.0f} frames/s")
+        with alone_in(folder):
+            _collect_task(name, folder, size, episodes, processes)
 
-        facts = {"task": name, "instruction": tasks.instructions()[name], "size": size, "versions": _versions()}
-        write_manifest(folder, facts, max(have, episodes))
+
+def _collect_task(name: str, folder: Path, size: int, episodes: int, processes: int) -> None:
+    sweep_drafts(folder)
+    have = sum(facts["success"] for facts in attempts(folder).values())
+    with tqdm(total=max(have, episodes), initial=have, desc=f"{name:22}", unit="ep") as bar:
+        if have < episodes:
+            with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+                frames = 0
+                for succeeded, length in _fill(pool, processes, name, size, folder, episodes):
+                    frames += length
+                    bar.update(succeeded)
+                    bar.set_postfix_str(f"{frames / bar.format_dict['elapsed']:.0f} frames/s")
+    facts = {"task": name, "instruction": tasks.instructions()[name], "size": size, "versions": _versions()}
+    write_manifest(folder, facts, max(have, episodes))
 
 
 def _versions() -> dict[str, str]:

@@ -3,8 +3,8 @@
     data/96/drawer-open/manifest.json      what the task is, which episodes count, how good the expert was, a content hash
     data/96/drawer-open/000012/            frames.npy (L+1, V, Y, X, 3) uint8, state.npy (L+1, S), action.npy (L, A), episode.json
     data/96/drawer-open/000013/            a failed attempt keeps episode.json alone
-Every tenth position in the manifest is validation; the others are demonstrations from the front and action-free video from
-the back, so the split of an episode never changes when more are collected.
+Every tenth position in the manifest is validation (of fewer than ten, the last); the others are demonstrations from the front and
+action-free video from the back, so from ten on the split of an episode never changes when more are collected.
 """
 
 import os

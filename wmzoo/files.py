@@ -1,9 +1,11 @@
 """How is a file written so that a crash leaves the old one?  Beside it, then renamed over it."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,23 @@ def read_json(path: Path, kind: str, cure: str = "") -> Any:
         raise UserError(f"{path} is missing: {path.parent} is not {kind}{cure and '; ' + cure}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or is not {kind} ({error}){cure and '; ' + cure}") from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder while the block runs.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is writing to {folder}; wait for it, or choose another folder") from None
+    finally:
+        os.close(handle)
 
 
 def content_hash(path: Path) -> str:

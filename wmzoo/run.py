@@ -29,7 +29,7 @@ from .compose import Hybrid
 from .config import Experiment, build, build_for, sizes_for
 from .data import Normaliser, Windows, byte_tokens, to_image
 from .errors import UserError
-from .files import read_json, write_atomically, write_json
+from .files import alone_in, read_json, write_atomically, write_json
 from .interfaces import Sizes, View
 from .module import ZooData, ZooModule, run_loop
 
@@ -38,7 +38,7 @@ def train(arm: Experiment, out: Path) -> None:
     """Train an arm into a folder, from where it stopped; then export what plays.
 
     Raises:
-        UserError: the folder holds another run, or the data is not there.
+        UserError: the folder holds another run or another process trains in it, or the data is not there.
     """
     settled = out / "config.yaml"
     if settled.exists() and settled.read_bytes() != config.dump(arm).encode():
@@ -54,14 +54,14 @@ def train(arm: Experiment, out: Path) -> None:
     module.rehearse(windows.train(0)[:2])
     windows.cache(hybrid)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
-    with warnings.catch_warnings():
+    with alone_in(out), warnings.catch_warnings():
+        write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         run_loop(module, ZooData(windows, arm.optim), [Keeper(out, arm.optim.steps)], str(checkpoint) if checkpoint.exists() else None)
-    if module.average is not None:
-        module.average.copy_to(hybrid)
-    export(arm, hybrid.strip(), windows, out / "export")
+        if module.average is not None:
+            module.average.copy_to(hybrid)
+        export(arm, hybrid.strip(), windows, out / "export")
 
 
 class Keeper(L.Callback):
