@@ -15,7 +15,7 @@ def config(scale: Scale = "small") -> Experiment:
     if scale == "paper":
         return paper()
     arm = policy.config(scale)
-    term = Term(ddpm.Config(embodiment.InConfig(), embodiment.OutConfig()), weights={"noise": 1.0})
+    term = Term(ddpm.Config(embodiment.InConfig(), embodiment.OutConfig()), weights={"denoise": 1.0})
     arm = replace(arm, name="diffusion_policy", objectives={"ddpm": term}, play=Play(steps=10, execute=arm.play.execute))
     return replace(arm, optim=replace(arm.optim, steps=2500)) if scale == "small" else arm  # 1,500 fell short (LOG.md)
 
@@ -28,7 +28,7 @@ def paper() -> Experiment:
         shape=Shape(width=1, depth=0),
         trunk=unet1d.Config(),
         observer=unet1d.ObserverConfig(encoder, text.Config()),
-        objectives={"ddpm": Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), weights={"noise": 1.0})},
+        objectives={"ddpm": Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), weights={"denoise": 1.0})},
         data=Data(tasks=("mw10",)),
         optim=Optim(steps=300_000, lr=1e-4, decay=1e-6, warmup=0.002, ema=0.9999),
         play=Play(steps=10),

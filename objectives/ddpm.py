@@ -1,9 +1,11 @@
-"""Diffusion Policy: denoise the action chunk by predicting its noise, on the clock of discrete diffusion.
+"""Diffusion Policy: denoise the action chunk on the clock of discrete diffusion.
 
 Chi et al. 2023, Diffusion Policy, arXiv:2303.04137; Ho et al. 2020, DDPM, arXiv:2006.11239; Song et al. 2021, DDIM,
-arXiv:2010.02502; Nichol and Dhariwal 2021 (squared cosine schedule), arXiv:2102.09672.
+arXiv:2010.02502; Nichol and Dhariwal 2021 (squared cosine schedule), arXiv:2102.09672; Salimans and Ho 2022
+(predicting v), arXiv:2202.00512.
     x_k = sqrt(ab_k) A + sqrt(1 - ab_k) eps          add_noise
-    L   = mean over valid numbers of (eps_hat - eps)^2   noise_loss
+    y   = eps (the paper), A or sqrt(ab_k) eps - sqrt(1 - ab_k) A      regressed
+    L   = mean over valid numbers of (y_hat - y)^2   noise_loss
     DDIM, K of 100 steps, x0 clipped to [-1, 1]      Ddpm.sample (the schedulers are diffusers')
     executed: predicted[:, T_o - 1 :]                Ddpm.executable
 The chunk starts at the first of the T_o observation frames, so its first T_o - 1 actions lie in the past.  The index k counts
@@ -13,7 +15,7 @@ We differ: actions repeated past the episode's end are masked; the original trai
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -28,6 +30,7 @@ from wmzoo.shapes import checked
 
 STEPS = 100
 SCHEDULE = {"num_train_timesteps": STEPS, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True, "prediction_type": "epsilon"}
+Prediction = Literal["epsilon", "sample", "v_prediction"]  # as diffusers calls them
 
 
 @checked
@@ -42,8 +45,24 @@ def add_noise(clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alph
 
 
 @checked
+def regressed(
+    kind: Prediction, clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alpha_bar: Float[Tensor, "B"]
+) -> Float[Tensor, "B H A"]:
+    """What the network is asked for: the noise, the clean chunk ("sample") or the velocity v = sqrt(ab) noise - sqrt(1 - ab) clean."""
+    match kind:
+        case "epsilon":
+            return noise
+        case "sample":
+            return clean
+        case "v_prediction":
+            return add_noise(noise, -clean, alpha_bar)
+        case _:
+            assert_never(kind)
+
+
+@checked
 def noise_loss(prediction: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], mask: Bool[Tensor, "B H A"]) -> Float[Tensor, "B"]:
-    """Squared error of the predicted noise over the valid numbers of each window; 0 where there is none.
+    """Squared error of the prediction over the valid numbers of each window; 0 where there is none.
 
     Raises:
         TypeCheckError: the three differ in shape.
@@ -62,17 +81,20 @@ class Ddpm(Denoiser):
 
     Args:
         encode: (noisy chunk, clock, embodiment) -> tokens.
-        decode: (final tokens, embodiment) -> predicted noise.
+        decode: (final tokens, embodiment) -> the prediction.
         history: observation frames T_o; the chunk starts at the first of them.
         sampler: "ddim" or "ddpm", used when the policy plays.
+        prediction: what the network predicts, see `regressed`.
     """
 
     stream = "action"
     alpha_bar: Tensor
 
-    def __init__(self, encode: nn.Module, decode: nn.Module, history: int, sampler: Literal["ddim", "ddpm"]) -> None:
+    def __init__(
+        self, encode: nn.Module, decode: nn.Module, history: int, sampler: Literal["ddim", "ddpm"], prediction: Prediction = "epsilon"
+    ) -> None:
         super().__init__()
-        self.encode, self.decode, self.history, self.sampler = encode, decode, history, sampler
+        self.encode, self.decode, self.history, self.sampler, self.prediction = encode, decode, history, sampler, prediction
         self.register_buffer("alpha_bar", DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)
 
     def needs(self) -> Needs:
@@ -84,10 +106,12 @@ class Ddpm(Denoiser):
         noise = torch.randn_like(action)
         index = torch.randint(0, STEPS, (len(batch),), device=action.device)
         index = torch.where(batch.has_action, index, STEPS - 1)
-        noisy = torch.where(batch.has_action[:, None, None], add_noise(action, noise, self.alpha_bar[index]), noise)
+        alpha_bar = self.alpha_bar[index]
+        noisy = torch.where(batch.has_action[:, None, None], add_noise(action, noise, alpha_bar), noise)
+        target = regressed(self.prediction, action, noise, alpha_bar)
 
         def score(hidden: Hidden) -> dict[str, Score]:
-            return {"noise": Score(noise_loss(self.read(hidden, batch), noise, mask), batch.has_action)}
+            return {"denoise": Score(noise_loss(self.read(hidden, batch), target, mask), batch.has_action)}
 
         return Question(self.embed(noisy, zoo_clock(index), batch), frozenset(), score)
 
@@ -98,7 +122,8 @@ class Ddpm(Denoiser):
         return self.decode(hidden.final[self.stream], batch.embodiment).float()
 
     def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
-        scheduler = DDIMScheduler(**SCHEDULE) if self.sampler == "ddim" else DDPMScheduler(**SCHEDULE)
+        schedule = SCHEDULE | {"prediction_type": self.prediction}
+        scheduler = DDIMScheduler(**schedule) if self.sampler == "ddim" else DDPMScheduler(**schedule)
         scheduler.set_timesteps(steps)
         value = noise
         for index in scheduler.timesteps:
@@ -118,12 +143,14 @@ class Config(Blueprint):
         encode, decode: the layers between actions and trunk.
         history: observation frames.
         sampler: ddim or ddpm.
+        prediction: the noise (the paper), the clean chunk or the velocity v.
     """
 
     encode: Blueprint
     decode: Blueprint
     history: int = 2
     sampler: Literal["ddim", "ddpm"] = "ddim"
+    prediction: Prediction = "epsilon"
 
     def build(self, sizes: Sizes) -> Ddpm:
-        return Ddpm(self.encode.build(sizes), self.decode.build(sizes), self.history, self.sampler)
+        return Ddpm(self.encode.build(sizes), self.decode.build(sizes), self.history, self.sampler, self.prediction)

@@ -7,11 +7,12 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import TypeCheckError
+from torch import Tensor
 
 from wmzoo.batch import Batch
 from wmzoo.interfaces import Sizes
 from wmzoo.models import embodiment
-from wmzoo.objectives.ddpm import SCHEDULE, Config, add_noise, noise_loss, zoo_clock
+from wmzoo.objectives.ddpm import SCHEDULE, Config, Prediction, add_noise, noise_loss, regressed, zoo_clock
 
 INS, OUTS = embodiment.InConfig(), embodiment.OutConfig()
 
@@ -62,6 +63,29 @@ def test_noise_loss_by_hand_and_shapes() -> None:
     assert noise_loss(prediction, torch.zeros(1, 3, 1), mask).tolist() == [10.0]
     with pytest.raises(TypeCheckError):
         noise_loss(prediction, torch.zeros(1, 1, 1), mask)
+
+
+def test_regressed_by_hand() -> None:
+    """ab = .64, A = 1, eps = 2: the noise 2, the chunk 1, v = .8 * 2 - .6 * 1 = 1."""
+    clean, noise, alpha_bar = torch.ones(1, 1, 1), torch.full((1, 1, 1), 2.0), torch.tensor([0.64])
+    assert regressed("epsilon", clean, noise, alpha_bar).item() == 2
+    assert regressed("sample", clean, noise, alpha_bar).item() == 1
+    assert regressed("v_prediction", clean, noise, alpha_bar).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_a_perfect_prediction_is_sampled_back(kind: Prediction, sizes: Sizes) -> None:
+    """Told the truth at every index, DDIM returns the chunk, whatever the network is asked for."""
+    torch.manual_seed(0)
+    ddpm = Config(INS, OUTS, prediction=kind).build(sizes)
+    clean = torch.rand(2, 8, 3) * 2 - 1
+
+    def oracle(value: Tensor, clock: Tensor) -> Tensor:
+        alpha_bar = ddpm.alpha_bar[((1 - clock) * 100 - 1).round().long()]
+        noise = (value - alpha_bar.sqrt()[:, None, None] * clean) / (1 - alpha_bar).sqrt()[:, None, None]
+        return regressed(kind, clean, noise, alpha_bar)
+
+    torch.testing.assert_close(ddpm.sample(oracle, torch.randn(2, 8, 3), 10), clean, atol=1e-4, rtol=0)
 
 
 def test_clock_is_zoo_time() -> None:

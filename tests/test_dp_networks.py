@@ -89,7 +89,7 @@ def test_parameters_of_the_published_networks(name: str) -> None:
     """D4: an arm of blueprints at the paper's size (Push-T: 2 numbers per action, 2 frames of 64 + 2) has exactly the paper's
     number of parameters, and runs."""
     trunk, horizon, wanted = PUBLISHED[name]
-    term = Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), {"noise": 1.0})
+    term = Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), {"denoise": 1.0})
     seen = unet1d.ObserverConfig(conv.Config(), text.Config())
     arm = Experiment("paper", Shape(1, 0), trunk, seen, {"ddpm": term}, Data(horizon=horizon), Optim(steps=1))
     assert flops.count(arm)["parameters"]["trunk"] == wanted
@@ -231,7 +231,7 @@ def test_every_weight_learns_and_unknown_windows_are_harmless(name: str, batch: 
     """One pass of the hybrid: every parameter has a finite gradient, though actions and state of one window are NaN."""
     hybrid = make_hybrid(TRUNKS[name])
     assert hybrid.needs().history == 2
-    hybrid(batch)["ddpm/noise"].mean().backward()
+    hybrid(batch)["ddpm/denoise"].mean().backward()
     for parameter_name, parameter in hybrid.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
@@ -269,7 +269,7 @@ def test_one_window_is_learned(name: str, batch: Batch) -> None:
     losses = []
     for _ in range(80):
         question = hybrid.denoiser(many)
-        loss = question.score(hybrid.trunk({**observed, **question.streams}))["noise"].mean()
+        loss = question.score(hybrid.trunk({**observed, **question.streams}))["denoise"].mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
