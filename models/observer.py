@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wmzoo.batch import Batch
 from wmzoo.features import encoded
 from wmzoo.interfaces import Blueprint, Encoder, Sizes
 from wmzoo.question import Stream
 
-from .embodiment import CategoryMLP
+from .state import StateTokens
 
 
 class Observer(nn.Module):
@@ -32,21 +32,12 @@ class Observer(nn.Module):
         self.norm = nn.LayerNorm(sizes.context)
         self.place = nn.Parameter(0.02 * torch.randn(tokens, sizes.context))
         self.project_text = nn.Linear(cast("int", text.width), sizes.context)
-        self.state = CategoryMLP(sizes.embodiments, sizes.state, sizes.width, sizes.width)
-        nn.init.normal_(self.state.first.weight, std=sizes.state**-0.5)
-        nn.init.normal_(self.state.second.weight, std=sizes.width**-0.5)
-        self.null_state = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
-        self.state_place = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
+        self.state = StateTokens(sizes)
 
     def forward(self, batch: Batch) -> dict[str, Stream]:
         image = self.norm(self.project(encoded(batch, self.encoder, "now")) + self.place)
         observation = torch.cat([image, self.project_text(self.text(batch.text))], dim=1)
-        return {"observation": Stream(observation, blind=self.blind), "state": Stream(self._state(batch), blind=self.state_blind)}
-
-    def _state(self, batch: Batch) -> Tensor:
-        known = batch.has_state[:, None, None]
-        tokens = self.state(torch.where(known, batch.state, 0.0), batch.embodiment)
-        return torch.where(known, tokens, self.null_state) + self.state_place
+        return {"observation": Stream(observation, blind=self.blind), "state": Stream(self.state(batch), blind=self.state_blind)}
 
 
 @dataclass(frozen=True)

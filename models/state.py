@@ -1,0 +1,27 @@
+"""How does the robot's own state become tokens?  One for each frame up to now; a learned null token where it is unknown."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmzoo.batch import Batch
+from wmzoo.interfaces import Sizes
+
+from .embodiment import CategoryMLP
+
+
+class StateTokens(nn.Module):
+    """Proprioception of every frame as one token each, through layers of the window's own embodiment."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.project = CategoryMLP(sizes.embodiments, sizes.state, sizes.width, sizes.width)
+        nn.init.normal_(self.project.first.weight, std=sizes.state**-0.5)
+        nn.init.normal_(self.project.second.weight, std=sizes.width**-0.5)
+        self.null = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
+        self.place = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T D"]:
+        known = batch.has_state[:, None, None]
+        tokens = self.project(torch.where(known, batch.state, 0.0), batch.embodiment)
+        return torch.where(known, tokens, self.null) + self.place
