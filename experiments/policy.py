@@ -21,7 +21,7 @@ def small() -> Experiment:
         observer=observer.Config(conv.Config(), text.Config()),
         objectives={"flow": Term(flow.Config(embodiment.InConfig(), embodiment.OutConfig()), weights={"velocity": 1.0})},
         data=Data(),
-        optim=Optim(steps=3000),
+        optim=Optim(steps=2000),
     )
 
 

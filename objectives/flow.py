@@ -13,7 +13,7 @@ FLARE prints the velocity with the opposite sign, which cannot be integrated for
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -59,19 +59,20 @@ class Flow(Denoiser):
         integrator: how the velocity is followed when the policy plays.
         reduction: "window" or GR00T's "element".
         blind: streams that actions may not look at.
+        hide: nobody looks at the actions of a window without recorded actions (PAD); otherwise they are noise at t = 0.
     """
 
     stream = "action"
 
     def __init__(
-        self, encode: nn.Module, decode: nn.Module, sampler: str, integrator: str, reduction: Reduction, blind: frozenset[str]
+        self, encode: nn.Module, decode: nn.Module, sampler: str, integrator: str, reduction: Reduction, blind: frozenset[str], hide: bool
     ) -> None:
         super().__init__()
         for kind, name, known in (("clock sampler", sampler, SAMPLERS), ("integrator", integrator, INTEGRATORS)):
             if name not in known:
                 raise unknown(kind, name, known)
         self.encode, self.decode = encode, decode
-        self.sampler, self.integrator, self.reduction, self.blind = sampler, integrator, reduction, blind
+        self.sampler, self.integrator, self.reduction, self.blind, self.hide = sampler, integrator, reduction, blind, hide
 
     def forward(self, batch: Batch) -> Question:
         mask = batch.action_mask
@@ -86,7 +87,11 @@ class Flow(Denoiser):
             weight = batch.has_action if self.reduction == "window" else mask.sum(dim=(1, 2)).to(loss.dtype)
             return {"velocity": Score(loss, weight)}
 
-        return Question(self.embed(noisy, clock, batch), frozenset(), score)
+        streams = self.embed(noisy, clock, batch)
+        if self.hide:
+            keep = batch.has_action[:, None].expand(-1, noisy.shape[1])
+            streams = {self.stream: replace(streams[self.stream], keep=keep)}
+        return Question(streams, frozenset(), score)
 
     def embed(self, noisy: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:
         return {self.stream: Stream(self.encode(noisy, clock, batch.embodiment), clock, blind=self.blind)}
@@ -108,6 +113,7 @@ class Config(Blueprint):
         integrator: euler or heun.
         reduction: window (default) or element (GR00T).
         blind: streams that actions may not look at.
+        hide: nobody looks at the actions of a window without recorded actions.
     """
 
     encode: Blueprint
@@ -116,7 +122,8 @@ class Config(Blueprint):
     integrator: str = "euler"
     reduction: Reduction = "window"
     blind: tuple[str, ...] = ()
+    hide: bool = False
 
     def build(self, sizes: Sizes) -> Flow:
         networks = self.encode.build(sizes), self.decode.build(sizes)
-        return Flow(*networks, self.sampler, self.integrator, self.reduction, frozenset(self.blind))
+        return Flow(*networks, self.sampler, self.integrator, self.reduction, frozenset(self.blind), self.hide)

@@ -9,7 +9,7 @@ import torch
 from wmzoo import config, registry
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
-from wmzoo.config import Experiment, build_for, needs_of
+from wmzoo.config import Experiment, build_for, needs_of, self_contained
 from wmzoo.data import Windows
 from wmzoo.flops import count
 from wmzoo.interfaces import Denoiser
@@ -20,7 +20,7 @@ SCALES = ("tiny", "small", "base", "paper")
 
 def tiny(name: str, root: Path) -> tuple[Experiment, Windows]:
     """The tiny arm on the toy, never moved, so that one batch can be learnt by heart."""
-    arm = registry.arm(name, "tiny")
+    arm = self_contained(registry.arm(name, "tiny"))  # stages have tests of their own (test_run.py)
     arm = replace(arm, data=replace(arm.data, root=str(root), batch=8, shift=0))
     return arm, Windows(arm.data, needs_of(arm), seed=0)
 
@@ -38,8 +38,7 @@ def memorise(arm: Experiment, net: Hybrid, batch: Batch, steps: int) -> list[flo
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        for objective in net.objectives.values():
-            objective.after_step()
+        net.after_step()
         curve.append(loss.item())
     return curve
 

@@ -65,6 +65,19 @@ class Batch:
         """True where at least one number of the chunk was recorded."""
         return self.action_mask.flatten(1).any(dim=1)
 
+    def column(self, gap: int) -> int:
+        """Which of the future frames is `gap` control steps ahead, in every window.
+
+        Raises:
+            ValueError: none is.
+        """
+        if self.offset.is_meta:  # for counting alone: every column is as good
+            return 0
+        found = (self.offset == gap).all(dim=0).nonzero().flatten().tolist()
+        if not found:
+            raise ValueError(f"no future frame of this batch is {gap} steps ahead; the first window has {self.offset[:1].tolist()}")
+        return found[0]
+
     def map(self, function) -> "Batch":
         """The batch with `function` applied to every tensor."""
         changed = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "features"}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .batch import Batch, Needs
 from .errors import UserError
 from .interfaces import Denoiser, Objective, Trunk
-from .question import Score, Stream
+from .question import Hidden, Question, Score, Stream
 
 
 class Hybrid(nn.Module):
@@ -26,6 +26,8 @@ class Hybrid(nn.Module):
         super().__init__()
         self.observer, self.trunk = observer, trunk
         self.objectives = cast("dict[str, Objective]", nn.ModuleDict(objectives))
+        for objective in objectives.values():
+            objective.join(observer)
 
     def needs(self) -> Needs:
         """The frames and actions of all objectives together.
@@ -47,6 +49,18 @@ class Hybrid(nn.Module):
         Raises:
             ValueError: two objectives own a stream of the same name.
         """
+        questions, hidden = self._pass(batch)
+        return {f"{name}/{term}": score for name, q in questions.items() for term, score in q.score(hidden).items()}
+
+    @torch.no_grad()
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """What every objective wants to see logged, as "objective/name"."""
+        questions, hidden = self._pass(batch)
+        seen = {name: question.watch(hidden) for name, question in questions.items() if question.watch}
+        return {f"{name}/{what}": value for name, values in seen.items() for what, value in values.items()}
+
+    def _pass(self, batch: Batch) -> tuple[dict[str, Question], Hidden]:
+        """Ask all objectives, run the trunk once if anyone has streams or taps."""
         questions = {name: objective(batch) for name, objective in self.objectives.items()}
         if any(question.streams or question.taps for question in questions.values()):
             streams: dict[str, Stream] = self.observer(batch)
@@ -56,8 +70,8 @@ class Hybrid(nn.Module):
                 streams |= question.streams
             hidden = self.trunk(streams, frozenset().union(*(question.taps for question in questions.values())))
         else:
-            hidden = None
-        return {f"{name}/{term}": score for name, q in questions.items() for term, score in q.score(hidden).items()}
+            hidden = Hidden({}, {})
+        return questions, hidden
 
     @property
     def denoiser(self) -> Denoiser:
@@ -87,6 +101,11 @@ class Hybrid(nn.Module):
             return denoiser.read(self.trunk({**streams, **denoiser.embed(noisy, clock, batch)}, memory=memory), batch)
 
         return denoiser.executable(denoiser.sample(predict, noise, steps))
+
+    def after_step(self) -> None:
+        """To be called after every step of the optimiser."""
+        for objective in self.objectives.values():
+            objective.after_step(self.observer)
 
     def strip(self) -> "Hybrid":
         """The policy alone: auxiliary parts are removed, standing streams stay.  Changes this object and returns it."""

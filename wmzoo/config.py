@@ -1,6 +1,6 @@
 """What is an arm made of?  A tree of frozen dataclasses: built, printed, overridden, saved as YAML and read back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from math import inf
@@ -95,7 +95,12 @@ class Absent(Blueprint):
 
 @dataclass(frozen=True)
 class Experiment:
-    """An arm: everything that decides a run, and nothing else."""
+    """An arm: everything that decides a run, and nothing else.
+
+    Attributes:
+        stages: what is trained beforehand, by name; wherever the arm says `weights="stage:NAME"` it starts from the result.
+            A stage has the demonstrations of its arm (`for_stage`) and its own videos, batch, steps and seed.
+    """
 
     name: str
     shape: Shape
@@ -106,6 +111,7 @@ class Experiment:
     optim: Optim
     play: Play = field(default_factory=Play)
     seed: int = 0
+    stages: "dict[str, Experiment]" = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -213,15 +219,45 @@ def from_plain(plain: Any, where: str = "config") -> Any:
     return plain
 
 
-def self_contained(part: Any) -> Any:
-    """The same tree with every `weights: str` set to "none": for an export, whose own file holds all weights."""
+def for_stage(stage: Experiment, arm: Experiment) -> Experiment:
+    """A stage as this arm needs it: the same tasks, demonstrations, frames and chunks."""
+    ours = arm.data
+    same = {"tasks": ours.tasks, "demos": ours.demos, "size": ours.size, "horizon": ours.horizon, "shift": ours.shift, "root": ours.root}
+    return replace(stage, data=replace(stage.data, **same))
+
+
+def with_weights(part: Any, change: Callable[[str], str]) -> Any:
+    """The same tree with every `weights: str` changed."""
     if is_dataclass(part) and not isinstance(part, type):
         values = {f.name: getattr(part, f.name) for f in fields(part)}
-        kept = {k: "none" if k == "weights" and isinstance(v, str) else self_contained(v) for k, v in values.items()}
+        kept = {k: change(v) if k == "weights" and isinstance(v, str) else with_weights(v, change) for k, v in values.items()}
         return replace(part, **kept)
     if isinstance(part, dict):
-        return {key: self_contained(item) for key, item in part.items()}
+        return {key: with_weights(item, change) for key, item in part.items()}
     return part
+
+
+def self_contained(arm: Experiment) -> Experiment:
+    """The arm with fresh weights everywhere and no stages: for an export, whose own file holds all weights."""
+    return with_weights(replace(arm, stages={}), lambda _: "none")
+
+
+def from_stages(arm: Experiment, runs: Mapping[str, Path]) -> Experiment:
+    """The arm with the folder of a trained stage wherever it says "stage:NAME".
+
+    Raises:
+        UserError: the arm has no stage of that name.
+    """
+
+    def located(weights: str) -> str:
+        kind, _, name = weights.partition(":")
+        if kind != "stage":
+            return weights
+        if name not in runs:
+            raise unknown(f"stage of {arm.name}", name, runs)
+        return str(runs[name])
+
+    return with_weights(replace(arm, stages={}), located)
 
 
 def dump(arm: Experiment) -> str:

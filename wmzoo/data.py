@@ -173,11 +173,11 @@ class Windows:
         return self.gather(rows, shifts, rng)
 
     def validate(self, count: int) -> list[Batch]:
-        """`count` validation windows, evenly spaced and always the same, in batches; never moved."""
+        """`count` validation windows, evenly spaced and always the same, never moved, in batches that each span all episodes."""
         chosen = [self.validation[i] for i in np.linspace(0, len(self.validation) - 1, count).astype(int)]
         rng = np.random.default_rng(0)
-        size = self.config.batch
-        return [self.gather(chosen[i : i + size], np.zeros((size, 2), int), rng) for i in range(0, count, size)]
+        batches = -(-count // self.config.batch)
+        return [self.gather(rows, np.zeros((len(rows), 2), int), rng) for rows in (chosen[i::batches] for i in range(batches))]
 
     def gather(self, rows: list[Window], shifts: np.ndarray, rng: np.random.Generator) -> Batch:
         """The batch of these windows, each moved by its (dy, dx)."""

@@ -49,15 +49,18 @@ def read_json(path: Path, kind: str, cure: str = "") -> Any:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the folder while the block runs.
+
+    Args:
+        wait: until whoever holds it is done, instead of raising.
 
     Raises:
         UserError: another process holds it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     except BlockingIOError:
         raise UserError(f"another process is writing to {folder}; wait for it, or choose another folder") from None

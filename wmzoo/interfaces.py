@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -67,13 +67,37 @@ class Objective(nn.Module, ABC):
         """The streams that stay in the sequence when the policy plays; they must not depend on the future."""
         return {}
 
-    def after_step(self) -> None:
-        """Called after every step of the optimiser (targets that follow by EMA)."""
+    def join(self, observer: nn.Module) -> None:
+        """Called once, when the hybrid is put together: what copies a part of the observer does it now."""
+
+    def after_step(self, observer: nn.Module) -> None:
+        """Called after every step of the optimiser (targets that follow the observer by EMA)."""
 
     def strip(self) -> None:
         """Remove what only training needs."""
         for name in self.auxiliary:
             delattr(self, name)
+
+
+class Target(nn.Module, ABC):
+    """What hidden states are aligned with: an embedding of a frame, never with a gradient.
+
+    Attributes:
+        tokens, width: of the embedding of one moment.
+    """
+
+    tokens: int
+    width: int
+
+    @abstractmethod
+    def forward(self, batch: Batch, which: Literal["now", "future"]) -> Float[Tensor, "B T M E"]:
+        """The embedding of every frame up to now, or of every future frame."""
+
+    def join(self, observer: nn.Module) -> None:
+        """As in Objective."""
+
+    def after_step(self, observer: nn.Module) -> None:
+        """As in Objective."""
 
 
 class Denoiser(Objective):

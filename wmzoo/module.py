@@ -58,6 +58,23 @@ class ZooModule(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(index)
             self._total(batch, "validation")
+            torch.manual_seed(index)
+            watched = {f"validation/{name}": value for name, value in self.hybrid.watch(batch).items()}
+            if index == 0:
+                watched |= {f"validation/{term}_gradient": norm for term, norm in self.pulls(batch).items()}
+        for name, value in watched.items():  # by the batches that have it, so each by itself
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=len(batch))
+
+    def pulls(self, batch: Batch) -> dict[str, Tensor]:
+        """Norm of the gradient of every term, unweighted, on the trunk: who pulls how hard?"""
+        trunk = [p for p in self.hybrid.trunk.parameters() if p.requires_grad]
+        if not trunk:
+            return {}
+        torch.clear_autocast_cache()  # casts made without gradients would be used again
+        with torch.enable_grad():
+            means = {term: score.mean() for term, score in self.hybrid(batch).items()}
+            pulled = {term: torch.autograd.grad(mean, trunk, retain_graph=True, allow_unused=True) for term, mean in means.items()}
+        return {term: nn.utils.get_total_norm([g for g in grads if g is not None]) for term, grads in pulled.items()}
 
     def _total(self, batch: Batch, stage: str) -> Tensor:
         losses = {term: score.mean() for term, score in self.forward_pass(batch).items()}
@@ -68,8 +85,7 @@ class ZooModule(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        for objective in self.hybrid.objectives.values():
-            objective.after_step()
+        self.hybrid.after_step()
         if self.average is not None:
             self.average.update(self.hybrid, self.global_step)
 
@@ -189,6 +205,7 @@ def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], chec
         precision=precision_for(module.optim.precision),  # type: ignore[arg-type]
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
+        inference_mode=False,  # the norms of validation need a graph
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

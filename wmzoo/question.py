@@ -75,8 +75,11 @@ class Question:
         streams: the streams this objective adds, by name; a stream has one owner.
         taps: the depths at which it wants to see the residual stream of any stream.
         score: from the hidden states to one Score per term of the loss.
+        watch: from the hidden states to numbers that are logged at every validation, without a gradient; None watches nothing.
+            One whose name begins with "alarm" is announced to whoever trains when it is not 0.
     """
 
     streams: Mapping[str, Stream]
     taps: frozenset[int]
     score: Callable[[Hidden], dict[str, Score]]
+    watch: Callable[[Hidden], dict[str, Tensor]] | None = None

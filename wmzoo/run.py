@@ -9,13 +9,14 @@ eval.json       a count for every handle (rollout.py), videos/
 
 import csv
 import logging
+import sys
 import time
 import warnings
 import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -28,10 +29,12 @@ from .batch import Batch
 from .compose import Hybrid
 from .config import Experiment, build, build_for, sizes_for
 from .data import Normaliser, Windows, byte_tokens, to_image
+from .episodes import open_task
 from .errors import UserError
-from .files import alone_in, read_json, write_atomically, write_json
+from .files import alone_in, read_json, text_hash, write_atomically, write_json
 from .interfaces import Sizes, View
 from .module import ZooData, ZooModule, run_loop
+from .tasks import resolve
 
 
 def train(arm: Experiment, out: Path) -> None:
@@ -47,9 +50,11 @@ def train(arm: Experiment, out: Path) -> None:
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         raise UserError(f"{checkpoint} is damaged; delete it to train from the beginning")
     config.check(arm)
-    torch.manual_seed(arm.seed)
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
-    hybrid = build_for(arm, windows)
+    stages = {name: trained_stage(name, config.for_stage(stage, arm), out.parent / "stages") for name, stage in arm.stages.items()}
+    started = config.from_stages(arm, stages)
+    torch.manual_seed(arm.seed)
+    hybrid = build_for(started, windows)
     module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
     module.rehearse(windows.train(0)[:2])
     windows.cache(hybrid)
@@ -61,7 +66,23 @@ def train(arm: Experiment, out: Path) -> None:
         run_loop(module, ZooData(windows, arm.optim), [Keeper(out, arm.optim.steps)], str(checkpoint) if checkpoint.exists() else None)
         if module.average is not None:
             module.average.copy_to(hybrid)
-        export(arm, hybrid.strip(), windows, out / "export")
+        export(arm, hybrid.strip(), windows, out / "export", [folder.name for folder in stages.values()])
+
+
+def trained_stage(name: str, stage: Experiment, home: Path) -> Path:
+    """The run folder of a stage, trained now unless it is there already.
+
+    It is called after the hash of its configuration and of its data, so every arm and seed that needs the same stage shares it;
+    whoever comes while another process trains it waits.
+    """
+    recorded = [open_task(Path(stage.data.root) / str(stage.data.size), task) for task in resolve(stage.data.tasks)]
+    folder = home / f"{name}-{text_hash(config.dump(stage) + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+    queue = folder / "queue"
+    queue.mkdir(parents=True, exist_ok=True)
+    with alone_in(queue, wait=True):
+        if not (folder / "export" / "policy.json").exists():
+            train(stage, folder)
+    return folder
 
 
 class Keeper(L.Callback):
@@ -84,7 +105,10 @@ class Keeper(L.Callback):
         metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
         seconds = self.before + time.monotonic() - self.started
         self._write([*self._rows(), {"step": str(trainer.global_step), "seconds": f"{seconds:.1f}", **metrics}])
-        self.bar.set_postfix({name.split("/", 1)[1]: value for name, value in metrics.items() if name.startswith("validation")})
+        losses = {f"validation/{name}": name for name in (*cast("ZooModule", pl_module).weights, "total")}
+        self.bar.set_postfix({losses[name]: value for name, value in metrics.items() if name in losses})
+        for name in (name for name, value in metrics.items() if "/alarm" in name and float(value) > 0):
+            self.bar.write(f"step {trainer.global_step}: {name.removeprefix('validation/')} (wmzoo card {name.split('/')[1]})", sys.stderr)
         write_atomically(self.out / "last.ckpt", trainer.save_checkpoint)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -108,8 +132,8 @@ class Keeper(L.Callback):
         write_atomically(self.out / "metrics.csv", write)
 
 
-def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path) -> None:
-    """Write what plays: weights, arm, sizes, normalisation, provenance."""
+def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path, stages: list[str]) -> None:
+    """Write what plays: weights, arm, sizes, normalisation, provenance (names of the stages included)."""
     shapes = {"action": windows.action_size, "state": windows.state_size, "views": windows.views}
     sizes = sizes_for(arm, **shapes, history=windows.needs.history)
     facts = {
@@ -118,6 +142,7 @@ def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path) -> N
         "tasks": list(windows.names),
         "instructions": {r.manifest["task"]: r.manifest["instruction"] for r in windows.recorded},
         "data": windows.provenance,
+        "stages": stages,
         "versions": {name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")},
     }
     state = {name: value.contiguous() for name, value in policy.state_dict().items()}
