@@ -1,6 +1,5 @@
 """FLARE toward the present frame: is it the future that helps, or any alignment?  A control."""
 
-
 from wmzoo.config import Experiment, Scale
 
 from . import flare

@@ -1,6 +1,5 @@
 """FLARE toward a target that never moves: rho = 1."""
 
-
 from wmzoo.config import Experiment, Scale
 from wmzoo.models import targets
 

@@ -1,6 +1,5 @@
 """FLARE toward the future of another window: is it the content of the target that helps?  A control."""
 
-
 from wmzoo.config import Experiment, Scale
 
 from . import flare

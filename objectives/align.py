@@ -203,6 +203,8 @@ class Align(Objective):
 
         def watch(hidden: Hidden) -> dict[str, Tensor]:
             rows = self.valid(batch)
+            if rows.sum() < 2:  # nothing to compare
+                return {}
             mine, target = self.predict(hidden)[rows], wanted[rows]
             own = self.standard(self.embed(batch, self.plan.which))[rows]
             alike = likeness(target)

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from wmzoo import bench, registry
 from wmzoo.config import needs_of
 from wmzoo.data import Windows
@@ -24,3 +26,13 @@ def test_the_trunk_row_shows_reference_parity_and_default() -> None:
     assert row["rows"][0]["ratio"] == 1
     assert len(row["rows"]) == 3
     assert all(r["steps/s"] > 0 for r in row["rows"])
+
+
+@pytest.mark.slow
+def test_families_are_timed_on_the_same_data(toy_data: Path) -> None:
+    """One row an arm, the policy first with ratio 1."""
+    data = replace(registry.arm("policy", "tiny").data, root=str(toy_data), size=32, horizon=16, batch=2)
+    rows = bench.arm_rows(data, seconds=0.1)
+    assert [row["arm"] for row in rows] == list(bench.FAMILIES)
+    assert rows[0]["ratio"] == rows[0]["chunk ratio"] == 1
+    assert all(row["milliseconds"] > 0 and row["chunk"] > 0 for row in rows)

@@ -30,7 +30,7 @@ def small(name: str = "flare", depth: int = EIGHT, **fields: Any) -> Experiment:
     arm = self_contained(registry.arm(name, "tiny"))
     arm = replace(arm, shape=replace(arm.shape, width=32, depth=depth))
     term = arm.objectives["flare"]
-    return replace(arm, objectives={**arm.objectives, "flare": replace(term, config=replace(term.config, **fields))})
+    return replace(arm, objectives={**arm.objectives, "flare": replace(term, config=replace(cast("Any", term.config), **fields))})
 
 
 def made(arm: Experiment, sizes: Sizes, moved: bool = True) -> Hybrid:
@@ -154,7 +154,8 @@ def test_weight_0_is_the_policy_with_m_tokens(batch: Batch, sizes: Sizes) -> Non
     assert torch.equal(marks["flow/velocity"], theirs)
     for (name, ours), (_, other) in zip(off.named_parameters(), bare.named_parameters(), strict=True):
         if other.grad is not None:
-            assert ours.grad is not None and torch.equal(ours.grad, other.grad), name
+            assert ours.grad is not None, name
+            assert torch.equal(ours.grad, other.grad), name
         elif ours.grad is not None:
             assert not ours.grad.any(), name
 
@@ -210,7 +211,7 @@ def test_videos_add_exactly_nothing_to_the_flow(hide: bool, batch: Batch, sizes:
     """A4, C4: NaN in the actions and states of video rows changes no loss; video alone moves no action decoder."""
     arm = small("flare_video")
     term = arm.objectives["flow"]
-    arm = replace(arm, objectives={**arm.objectives, "flow": replace(term, config=replace(term.config, hide=hide))})
+    arm = replace(arm, objectives={**arm.objectives, "flow": replace(term, config=replace(cast("Any", term.config), hide=hide))})
     hybrid = made(arm, sizes)
     poisoned = batch.map(torch.clone)
     poisoned.action[4:], poisoned.state[4:] = float("nan"), float("nan")
@@ -231,7 +232,7 @@ def test_hidden_actions_do_not_touch_the_alignment_of_videos(batch: Batch, sizes
     for hide in (True, False):
         arm = small("flare_video")
         term = arm.objectives["flow"]
-        arm = replace(arm, objectives={**arm.objectives, "flow": replace(term, config=replace(term.config, hide=hide))})
+        arm = replace(arm, objectives={**arm.objectives, "flow": replace(term, config=replace(cast("Any", term.config), hide=hide))})
         hybrid, video = made(arm, sizes).eval(), batch[4:]
         values = []
         for seed in (0, 1):
@@ -305,7 +306,7 @@ def test_a_wrong_field_is_one_line(fields: dict[str, Any], message: str, sizes: 
 def test_a_following_target_needs_the_embedding(sizes: Sizes) -> None:
     arm = registry.arm("policy", "tiny")
     arm = replace(arm, objectives={**arm.objectives, "flare": small().objectives["flare"]})
-    with pytest.raises(UserError, match="needs the observer of models/embedding.py"):
+    with pytest.raises(UserError, match=r"needs the observer of models/embedding\.py"):
         build(arm, sizes)
 
 

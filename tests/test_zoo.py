@@ -15,6 +15,8 @@ from wmzoo.flops import count
 from wmzoo.interfaces import Denoiser
 
 ARMS = sorted(registry.members("arms"))
+VARIANTS = {"flare_current", "flare_frozen", "flare_off", "flare_shuffled", "flare_tokens", "flare_video"}  # of an arm that is tested
+BY_HEART = [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in ARMS]
 SCALES = ("tiny", "small", "base", "paper")
 
 
@@ -43,7 +45,7 @@ def memorise(arm: Experiment, net: Hybrid, batch: Batch, steps: int) -> list[flo
     return curve
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", BY_HEART)
 def test_an_arm_learns_one_batch_by_heart_and_plays_it_back(name: str, toy_data: Path) -> None:
     """The loss falls to a fraction; a policy returns the chunks it was shown, from noise, with all its standing streams."""
     arm, windows = tiny(name, toy_data)

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,8 @@ from . import registry, tasks
 from .batch import Batch
 from .collect import FIRST_SEED, collect, record
 from .compose import Hybrid
-from .config import Experiment, build_for, needs_of
-from .data import Windows
+from .config import Experiment, build_for, needs_of, self_contained
+from .data import Data, Windows
 from .doctor import matmul_speed
 from .interfaces import Sizes, Trunk
 from .kernels import Kernel, attention_kernel
@@ -42,6 +43,7 @@ class Way:
 
 
 PLAIN = Way("fp32, fused attention", torch.float32, "fused")
+FAMILIES = ("policy", "policy_embedding", "flare")  # the first is the reference
 EAGER = Way("bf16, written-out attention", torch.bfloat16, "auto")
 COMPILED = Way("bf16, written-out attention, compiled", torch.bfloat16, "auto", compiled=True)
 
@@ -69,7 +71,8 @@ def measure(seconds: float, compiled: bool) -> dict[str, Any]:
         result["drawing"] = {"milliseconds": 1000 * drawn, "share of a step": drawn / result["step"]["ways"][-1]["seconds"]}
         hybrid = build_for(arm, windows)
         result["chunk"] = chunk_rows(arm, hybrid, windows, seconds)
-        export(arm, hybrid.strip(), windows, Path(folder) / "run" / "export")
+        result["arms"] = arm_rows(arm.data, seconds)
+        export(arm, hybrid.strip(), windows, Path(folder) / "run" / "export", [])
         played = evaluate(Path(folder) / "run", windows.names, 20, 2, tuning=True, videos=False)
         result["60 episodes, seconds"] = played["seconds"]
     result["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -123,6 +126,7 @@ def step_rows(arm: Experiment, windows: Windows, seconds: float, peak: float, co
 
 def _loss(net: Callable[[Batch], Any], batch: Batch, arm: Experiment, way: Way) -> Tensor:
     torch.manual_seed(0)
+    batch.features.clear()
     with attention_kernel(way.kernel), torch.autocast("cpu", way.dtype, enabled=way.dtype != torch.float32):
         scores = net(batch)
     return torch.stack([arm.weights[term] * score.mean() for term, score in scores.items()]).sum()
@@ -137,9 +141,28 @@ def _stepper(hybrid: Hybrid, batch: Batch, arm: Experiment, way: Way) -> Callabl
         _loss(net, batch, arm, way).backward()
         nn.utils.clip_grad_norm_(hybrid.parameters(), arm.optim.clip)
         optimizer.step()
+        hybrid.after_step()
         average.update(hybrid, 1)
 
     return step
+
+
+def arm_rows(data: Data, seconds: float) -> list[dict[str, Any]]:
+    """Training step (draw excluded, targets and their EMA included) and chunk of each family on the same trunk, data and batch."""
+    arms = [replace(self_contained(registry.arm(name)), data=data) for name in FAMILIES]
+    steps, chunks = [], []
+    for arm in arms:
+        windows = Windows(arm.data, needs_of(arm), seed=0)
+        hybrid, batch = build_for(arm, windows), windows.train(0)
+        player = build_for(arm, windows).strip().eval()
+        steps.append(_stepper(hybrid, batch, arm, EAGER))
+        noise = torch.randn(1, windows.config.horizon, windows.action_size)
+        chunks.append(partial(player.act, batch[:1], noise, arm.play.steps))
+    times, latencies = _in_turns(steps, seconds), _in_turns(chunks, seconds / 4)
+    return [
+        {"arm": arm.name, "milliseconds": 1000 * t, "ratio": t / times[0], "chunk": 1000 * c, "chunk ratio": c / latencies[0]}
+        for arm, t, c in zip(arms, times, latencies, strict=True)
+    ]
 
 
 def trunk_row(width: int, depth: int, heads: int, seconds: float, compiled: bool) -> dict[str, Any]:
@@ -222,6 +245,11 @@ def table(result: dict[str, Any]) -> str:
     for trunk in result["trunk"]:
         lines.append(f"\ntrunk alone, width {trunk['width']}, depth {trunk['depth']}, 33 + 37 tokens, batch 64: forward, backward, AdamW")
         lines += [f"  {row['trunk']:50} {row['steps/s']:6.2f} steps/s  {row['ratio']:5.2f}x" for row in trunk["rows"]]
+    lines.append("\narms on the same trunk and batch: training step, one chunk")
+    lines += [
+        f"  {row['arm']:40} {row['milliseconds']:7.1f} ms  {row['ratio']:5.2f}x   {row['chunk']:6.1f} ms  {row['chunk ratio']:5.2f}x"
+        for row in result["arms"]
+    ]
     chunk, drawing = result["chunk"], result["drawing"]
     lines += [
         f"\ndrawing a batch: {drawing['milliseconds']:.1f} ms, {100 * drawing['share of a step']:.1f}% of a step",
