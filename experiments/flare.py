@@ -11,13 +11,13 @@ from . import embedding, policy_embedding
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """Weight 0.2, tap 0.75, rho 0.995 as in the paper; below its scale the targets are centred (one fixed camera)."""
+    """Weight 0.2, tap 0.75, rho 0.995 as in the paper; below its scale the targets are centred (few tasks, one fixed camera)."""
     arm = policy_embedding.config(scale)
     align = flare.Config(
         targets.FollowingConfig(),
         tokens=embedding.observer(scale).tokens,
         gap=arm.data.horizon,
-        statistics="none" if scale == "paper" else "centre",
+        centre="none" if scale == "paper" else "instruction",
     )
     return replace(arm, name="flare", objectives={**arm.objectives, "flare": Term(align, weights={"align": 1.0}, weight=0.2)})
 

@@ -7,6 +7,10 @@ What is watched at every validation, since a loss near 0 may also mean that all 
     deviation over windows, averaged over tokens and numbers   spread
     cosine of two different windows, averaged over pairs and tokens   likeness
     share of windows whose prediction is nearest to its own future, of all in the batch   retrieved
+We may differ in one thing: what all windows share, or all windows with the same instruction, can be taken off the targets first
+    target - mean over the windows of its group in the batch   centred
+An embedding that reads the instruction is nearly constant for one task (LOG.md), so the plain cosine is 0.99 for a prediction that
+has only read the instruction.
 """
 
 from collections.abc import Callable
@@ -14,9 +18,9 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity, normalize, one_hot
 
 from wmzoo.batch import Batch, Needs
 from wmzoo.errors import UserError
@@ -25,8 +29,9 @@ from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.shapes import checked
 
 Control = Literal["none", "current", "shuffled"]
-Statistics = Literal["none", "centre", "standardise"]
-ALIKE = 0.95  # mean cosine between targets of different windows from which on the task is called trivial
+Centre = Literal["none", "batch", "instruction"]
+ALIKE = 0.95  # mean cosine between targets of the same instruction from which on aligning with them is called trivial
+STILL = 0.01  # deviation of raw targets, as a part of their size, below which they are called collapsed
 
 
 @checked
@@ -53,12 +58,21 @@ def spread(tokens: Float[Tensor, "B M E"]) -> Float[Tensor, ""]:
 
 
 @checked
-def likeness(tokens: Float[Tensor, "B M E"]) -> Float[Tensor, ""]:
-    """Mean cosine between the same token of two different windows; 1 is a collapse, and so is a single window."""
+def likeness(tokens: Float[Tensor, "B M E"], group: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Mean cosine between the same token of two different windows of one group; 1 is a collapse; 0 if no group has two windows."""
     unit = normalize(tokens, dim=-1)
-    n, m = tokens.shape[:2]
-    pairs = torch.einsum("amd,bmd->", unit, unit) - n * m
-    return pairs / max(1, n * (n - 1) * m) if n > 1 else torch.ones_like(pairs)
+    pairs = (group[:, None] == group[None, :]).float().fill_diagonal_(0)
+    return (torch.einsum("amd,bmd->ab", unit, unit) / tokens.shape[1] * pairs).sum() / pairs.sum().clamp(min=1)
+
+
+@checked
+def centred(target: Float[Tensor, "B M E"], group: Int[Tensor, "B"], valid: Bool[Tensor, "B"]) -> Float[Tensor, "B M E"]:
+    """The targets without the mean of the valid windows of their group."""
+    member = one_hot(group, int(group.max()) + 1).to(target.dtype)
+    counts = member * valid[:, None]
+    clean = torch.where(valid[:, None, None], target, 0.0)
+    mean = torch.einsum("bg,bme->gme", counts, clean) / counts.sum(dim=0).clamp(min=1)[:, None, None]
+    return target - torch.einsum("bg,gme->bme", member, mean)
 
 
 @checked
@@ -66,50 +80,6 @@ def retrieved(prediction: Float[Tensor, "B M E"], target: Float[Tensor, "B M E"]
     """Share of windows whose own target has the highest mean cosine of all targets; chance is 1/B."""
     nearest = torch.einsum("amd,bmd->ab", normalize(prediction, dim=-1), normalize(target, dim=-1)).argmax(dim=1)
     return (nearest == torch.arange(len(target), device=target.device)).float().mean()
-
-
-class Standard(nn.Module):
-    """Running mean and variance of targets, and what is done with them.
-
-    A mean that all frames share makes every cosine look perfect; "centre" subtracts it, "standardise" also divides by the deviation.
-
-    Args:
-        kind: "none" is the paper.
-        tokens, width: of the targets.
-        momentum: of the running statistics; they begin as the first batch's.
-    """
-
-    mean: Tensor
-    square: Tensor
-    seen: Tensor
-
-    def __init__(self, kind: Statistics, tokens: int, width: int, momentum: float = 0.02) -> None:
-        super().__init__()
-        self.kind, self.momentum = kind, momentum
-        self.register_buffer("mean", torch.zeros(tokens, width))
-        self.register_buffer("square", torch.ones(tokens, width))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
-
-    @torch.no_grad()
-    def observe(self, target: Float[Tensor, "B M E"], valid: Bool[Tensor, "B"]) -> None:
-        """Move the statistics toward those of the valid windows of a batch."""
-        weight = valid.float()[:, None, None] / valid.sum().clamp(min=1)
-        share = torch.where(valid.any(), torch.where(self.seen, self.momentum, 1.0), 0.0)
-        clean = torch.where(valid[:, None, None], target, 0.0)
-        self.mean.lerp_((clean * weight).sum(0), share)
-        self.square.lerp_((clean.square() * weight).sum(0), share)
-        self.seen |= valid.any()
-
-    def forward(self, target: Float[Tensor, "B M E"]) -> Float[Tensor, "B M E"]:
-        match self.kind:
-            case "none":
-                return target
-            case "centre":
-                return target - self.mean
-            case "standardise":
-                return (target - self.mean) / (self.square - self.mean.square()).clamp(min=1e-6).sqrt()
-            case _:
-                assert_never(self.kind)
 
 
 @dataclass(frozen=True)
@@ -122,7 +92,7 @@ class Plan:
         which: the frame of the target.
         gap: control steps to the future frame; 0 needs none.
         control: "none"; "current" aligns with the present frame; "shuffled" with the target of the next window in the batch.
-        statistics: what is done with the targets before the cosine.
+        centre: what is taken off the targets before the cosine: nothing, the mean of the batch, or of the same instruction in it.
     """
 
     stream: str
@@ -130,7 +100,7 @@ class Plan:
     which: Literal["now", "future"]
     gap: int
     control: Control
-    statistics: Statistics
+    centre: Centre
 
 
 class Align(Objective):
@@ -147,7 +117,7 @@ class Align(Objective):
         UserError: the tap is no part of the trunk.
     """
 
-    auxiliary = ("project", "target", "standard")
+    auxiliary = ("project", "target")
 
     def __init__(self, plan: Plan, depth: int, target: Target, projector: Callable[[int], nn.Module], tokens: int) -> None:
         super().__init__()
@@ -159,7 +129,6 @@ class Align(Objective):
     def join(self, observer: nn.Module) -> None:
         self.target.join(observer)
         self.project = self.projector(self.target.width)
-        self.standard = Standard(self.plan.statistics, self.tokens, self.target.width)
         if self.target.tokens != self.tokens:
             raise UserError(f"{self.tokens} hidden tokens cannot be compared with a target of {self.target.tokens}: set `tokens` to these")
 
@@ -171,10 +140,11 @@ class Align(Objective):
 
     def forward(self, batch: Batch) -> Question:
         moment = "now" if self.plan.control == "current" else self.plan.which
-        wanted, valid = self.embed(batch, moment), self.valid(batch)
-        if self.training:
-            self.standard.observe(wanted, valid)
-        wanted = self.standard(wanted)
+        valid = self.valid(batch)
+        wanted = self.centre(self.embed(batch, moment), batch, valid)
+        if self.plan.centre == "instruction":  # a window alone with its instruction is its own mean
+            group = instructions(batch)
+            valid = valid & (((group[:, None] == group[None, :]) & valid).sum(dim=1) > 1)
         if self.plan.control == "shuffled":
             wanted, valid = wanted.roll(1, dims=0), valid & valid.roll(1)
 
@@ -187,6 +157,18 @@ class Align(Objective):
         """The target's tokens of the present or of the future frame, raw."""
         frames = self.target(batch, which).detach().float()
         return frames[:, batch.column(self.plan.gap) if which == "future" else -1]
+
+    def centre(self, target: Float[Tensor, "B M E"], batch: Batch, valid: Bool[Tensor, "B"]) -> Float[Tensor, "B M E"]:
+        """The target as the loss sees it."""
+        match self.plan.centre:
+            case "none":
+                return target
+            case "batch":
+                return centred(target, torch.zeros_like(batch.sample), valid)
+            case "instruction":
+                return centred(target, instructions(batch), valid)
+            case _:
+                assert_never(self.plan.centre)
 
     def valid(self, batch: Batch) -> Bool[Tensor, "B"]:
         """The windows that have what this alignment needs."""
@@ -202,25 +184,33 @@ class Align(Objective):
         """Spread and likeness of predictions and targets; retrieval of the own frame; what a copy of the present would retrieve."""
 
         def watch(hidden: Hidden) -> dict[str, Tensor]:
-            rows = self.valid(batch)
-            if rows.sum() < 2:  # nothing to compare
+            valid = self.valid(batch)
+            if valid.sum() < 2:  # nothing to compare
                 return {}
-            mine, target = self.predict(hidden)[rows], wanted[rows]
-            own = self.standard(self.embed(batch, self.plan.which))[rows]
-            alike = likeness(target)
+            raw = self.embed(batch, self.plan.which)
+            mine, target, own = (x[valid] for x in (self.predict(hidden), wanted, self.centre(raw, batch, valid)))
+            group, everyone = instructions(batch)[valid], torch.zeros_like(batch.sample[valid])
+            alike, size = likeness(target, group), raw[valid].square().mean().sqrt()
             seen = {
-                "target_std": spread(target),
-                "target_cosine": alike,
+                "target_std": spread(raw[valid]),
+                "target_cosine": likeness(target, everyone),
+                "target_cosine_same_instruction": alike,
                 "prediction_std": spread(mine),
-                "prediction_cosine": likeness(mine),
+                "prediction_cosine": likeness(mine, everyone),
                 "retrieval": retrieved(mine, own),
-                "alarm: the targets of all windows are alike": (alike > ALIKE).float(),
+                "alarm: the targets of an instruction are alike": (alike > ALIKE).float(),
+                "alarm: the targets have collapsed": (spread(raw[valid]) < STILL * size).float(),
             }
             if self.plan.which == "future":
-                seen["retrieval_by_copy"] = retrieved(self.standard(self.embed(batch, "now"))[rows], own)
+                seen["retrieval_by_copy"] = retrieved(self.centre(self.embed(batch, "now"), batch, valid)[valid], own)
             return seen
 
         return watch
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
         return {}
+
+
+def instructions(batch: Batch) -> Int[Tensor, "B"]:
+    """The number of each window's instruction among those of the batch."""
+    return torch.zeros_like(batch.sample) if batch.text.is_meta else batch.text.unique(dim=0, return_inverse=True)[1]

@@ -13,8 +13,8 @@ The paper and its pseudocode disagree twice.  The text prints the flow target as
 data: we follow the pseudocode, A - eps.  The pseudocode slices the trunk's output: we follow the text and its ablation, the
 hidden states after layer 6 of 8, round(0.75 L) here.  The paper prints -cos, its pseudocode 1 - cos: same gradient, we log the latter.
 We differ: the MLP is not described, so it begins with a norm (the residual stream grows with depth); windows whose future lies
-past the end of the episode do not count; targets can be centred (`statistics`), since a mean that all frames of a fixed camera
-share makes the cosine trivial; video without actions has a learned null state, noise actions at t = 0 and its own embodiment,
+past the end of the episode do not count; targets can be centred (`centre`, objectives/align.py), since what all frames of a
+task share makes the cosine trivial; video without actions has a learned null state, noise actions at t = 0 and its own embodiment,
 which the paper leaves open.  The future tokens have the clock of the actions and are never to see a stream "video".
 """
 
@@ -30,7 +30,7 @@ from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Sizes, Target
 from wmzoo.question import Stream
 
-from .align import Align, Control, Plan, Statistics
+from .align import Align, Centre, Control, Plan
 
 
 def projector(width: int, out: int) -> nn.Sequential:
@@ -68,7 +68,7 @@ class Config(Blueprint):
         tap: depth as a part of the trunk.
         gap: control steps to the future frame; the paper's is the length of the chunk.
         control: none, or the control arms: current, shuffled.
-        statistics: none (the paper), centre or standardise.
+        centre: none (the paper), batch or instruction: whose mean is taken off the targets.
     """
 
     target: Blueprint
@@ -76,10 +76,10 @@ class Config(Blueprint):
     tap: float = 0.75
     gap: int = 16
     control: Control = "none"
-    statistics: Statistics = "none"
+    centre: Centre = "none"
 
     def build(self, sizes: Sizes) -> Flare:
         if self.gap < 1:
             raise UserError(f"the future is at least 1 control step ahead, not {self.gap}")
-        plan = Plan("future", self.tap, "future", self.gap, self.control, self.statistics)
+        plan = Plan("future", self.tap, "future", self.gap, self.control, self.centre)
         return Flare(plan, sizes.depth, cast("Target", self.target.build(sizes)), self.tokens, sizes.width)

@@ -19,8 +19,9 @@ from wmzoo.models.embedding import Embedding, Observer
 from wmzoo.models.targets import Following, FollowingConfig, FrozenConfig
 from wmzoo.models.vit_mae import Config as VitConfig
 from wmzoo.objectives import flare, repa
-from wmzoo.objectives.align import Align, Standard, align_loss, likeness, retrieved, spread
+from wmzoo.objectives.align import Align, align_loss, centred, likeness, retrieved, spread
 from wmzoo.objectives.flare import Flare, projector
+from wmzoo.question import Hidden
 
 EIGHT = 8  # blocks, as in the paper
 
@@ -91,10 +92,12 @@ def test_what_is_watched_by_hand() -> None:
     """Windows (1, 0) and (0, 1): deviation 0.5, cosine 0; each finds itself; exchanged, none does; equal ones are alike."""
     tokens = torch.eye(2)[:, None]
     assert spread(tokens).item() == 0.5
-    assert likeness(tokens).item() == pytest.approx(0)
+    together = torch.zeros(2, dtype=torch.long)
+    assert likeness(tokens, together).item() == pytest.approx(0)
+    assert likeness(tokens, torch.arange(2)).item() == 0
     assert retrieved(tokens, 3 * tokens).item() == 1
     assert retrieved(tokens.flip(0), tokens).item() == 0
-    assert likeness(torch.ones(4, 2, 3)).item() == pytest.approx(1)
+    assert likeness(torch.ones(4, 2, 3), torch.tensor([0, 0, 1, 1])).item() == pytest.approx(1)
     assert spread(torch.ones(4, 2, 3)).item() == 0
 
 
@@ -219,6 +222,7 @@ def test_videos_add_exactly_nothing_to_the_flow(hide: bool, batch: Batch, sizes:
     assert all(torch.equal(clean[name], dirty[name]) and clean[name].isfinite() for name in clean)
     hybrid.zero_grad()
     video = poisoned[4:]
+    video.text[:] = video.text[:1]
     marks = scores(hybrid, video)
     assert marks["flow/velocity"] == 0
     assert marks["flare/align"] > 0
@@ -230,7 +234,7 @@ def test_videos_add_exactly_nothing_to_the_flow(hide: bool, batch: Batch, sizes:
 def test_hidden_actions_do_not_touch_the_alignment_of_videos(batch: Batch, sizes: Sizes) -> None:
     """With `hide`, other noise in the action tokens of a video leaves its alignment as it was; without, it does not."""
     for hide in (True, False):
-        arm = small("flare_video")
+        arm = small("flare_video", centre="none")
         term = arm.objectives["flow"]
         arm = replace(arm, objectives={**arm.objectives, "flow": replace(term, config=replace(cast("Any", term.config), hide=hide))})
         hybrid, video = made(arm, sizes).eval(), batch[4:]
@@ -252,7 +256,7 @@ def test_windows_without_a_future_do_not_count(batch: Batch, sizes: Sizes) -> No
 def test_controls_by_hand(batch: Batch, sizes: Sizes) -> None:
     """Current: the target of the present frame.  Shuffled: that of the window before, where both have a future."""
     for control in ("none", "current", "shuffled"):
-        hybrid = made(small(control=control), sizes).eval()
+        hybrid = made(small(control=control, centre="none"), sizes).eval()
         ours = objective(hybrid)
         own, now = ours.embed(batch, "future"), ours.embed(batch, "now")
         wanted = {"none": own, "current": now, "shuffled": own.roll(1, 0)}[control]
@@ -262,24 +266,30 @@ def test_controls_by_hand(batch: Batch, sizes: Sizes) -> None:
         question = ours(batch)
         hidden = hybrid.trunk({**streams, **question.streams}, question.taps)
         score = question.score(hidden)["align"]
-        torch.testing.assert_close(score.value, align_loss(ours.predict(hidden), wanted - ours.standard.mean))
+        torch.testing.assert_close(score.value, align_loss(ours.predict(hidden), wanted))
         assert torch.equal(score.weight, valid)
 
 
-def test_standard_by_hand() -> None:
-    """Windows 1 and 3 (a third does not count): mean 2, deviation 1; a second batch moves them by the momentum."""
-    target, valid = torch.tensor([[[1.0]], [[3.0]], [[float("nan")]]]), torch.tensor([True, True, False])
-    standard = Standard("standardise", 1, 1, momentum=0.5)
-    standard.observe(target, valid)
-    torch.testing.assert_close(standard(torch.tensor([[[4.0]]])), torch.tensor([[[2.0]]]))
-    standard.observe(target + 2, valid)
-    assert standard.mean.item() == 3
-    assert Standard("none", 1, 1)(target[:2]) is not None
-    centred = Standard("centre", 1, 1)
-    centred.observe(target, valid)
-    assert centred(target)[:2].flatten().tolist() == [-1, 1]
-    centred.observe(target, torch.zeros(3, dtype=torch.bool))
-    assert centred.mean.item() == 2
+def test_centred_by_hand() -> None:
+    """Group 0 has 1 and 3 (and NaN that does not count): mean 2; group 1 has 5 alone."""
+    target, valid = torch.tensor([1.0, 3.0, float("nan"), 5.0])[:, None, None], torch.tensor([True, True, False, True])
+    out = centred(target, torch.tensor([0, 0, 0, 1]), valid).flatten()
+    assert out[[0, 1, 3]].tolist() == [-1, 1, 0]
+    assert centred(target, torch.zeros(4, dtype=torch.long), valid).flatten()[[0, 1, 3]].tolist() == [-2, 0, 2]
+    assert centred(target[:2], torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.bool)).flatten().tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("centre", ["none", "batch", "instruction"])
+def test_what_is_taken_off(centre: str, batch: Batch, sizes: Sizes) -> None:
+    """Nothing; the mean of the windows with a future; the mean of those with the same instruction (0, 2, 4 and 1, 3, 5)."""
+    ours = objective(made(small(centre=centre), sizes).eval())
+    raw, valid = ours.embed(batch, "future"), batch.has_future[:, 0]
+    out = ours.centre(raw, batch, valid)
+    alone = batch[torch.tensor([0, 1, 4])]
+    weight = ours(alone).score(Hidden({ours.tap: {"future": torch.zeros(3, 4, 32)}}, {}))["align"].weight
+    assert weight.tolist() == [True, centre != "instruction", True]
+    mean = {"none": torch.zeros(()), "batch": raw[valid].mean(0), "instruction": raw[[0, 4]].mean(0)}[centre]
+    torch.testing.assert_close(out[4], raw[4] - mean)
 
 
 def test_the_policy_alone_plays_the_same(batch: Batch, sizes: Sizes) -> None:
@@ -380,14 +390,17 @@ def test_what_is_logged(batch: Batch, sizes: Sizes) -> None:
     hybrid = made(small(), sizes).eval()
     seen = hybrid.watch(batch)
     assert {name.split("/")[1].split(":")[0] for name in seen} == {
-        "target_std", "target_cosine", "prediction_std", "prediction_cosine", "retrieval", "retrieval_by_copy", "alarm",
+        "target_std", "target_cosine", "target_cosine_same_instruction", "prediction_std",
+        "prediction_cosine", "retrieval", "retrieval_by_copy", "alarm",
     }  # fmt: skip
-    alarm = next(value for name, value in seen.items() if "alarm" in name)
-    assert alarm == float(seen["flare/target_cosine"] > 0.95)
     same = batch.map(torch.clone)
     same.future[:] = same.future[:1]
+    assert {name: value.item() for name, value in hybrid.watch(same).items() if "collapsed" in name} != {}
     same.text[:] = same.text[:1]
-    assert next(value for name, value in hybrid.watch(same).items() if "alarm" in name) == 1
+    assert next(value for name, value in hybrid.watch(same).items() if "collapsed" in name) == 1
+    plain = made(small(centre="none"), sizes).eval()
+    assert next(value for name, value in plain.watch(same).items() if "are alike" in name) == 1
+    assert plain.watch(batch[2:3]) == {}
 
 
 @pytest.mark.parametrize("name", sorted(n for n in registry.members("arms") if n.startswith("flare")))
