@@ -14,6 +14,7 @@ from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, build, self_contained
 from wmzoo.errors import UserError
+from wmzoo.flops import count
 from wmzoo.interfaces import Sizes
 from wmzoo.models.embedding import Embedding, Observer
 from wmzoo.models.targets import Following, FollowingConfig, FrozenConfig
@@ -416,3 +417,11 @@ def test_ablation_fields_are_options(name: str, tmp_path: Path) -> None:
     assert arm.weights["flare/align"] == 0.05
     assert cast("flare.Config", arm.objectives["flare"].config).tap == 0.25
     assert arm.stages["embedding"].optim.steps == 3
+
+
+def test_paper_scale_counts() -> None:
+    """Section 4 of the sheets: eight blocks of GR00T 279,718,912, 32 future tokens 49,152; the target is all of the embedding again."""
+    counts = count(registry.arm("flare", "paper"))["parameters"]
+    assert counts["trunk"] == 279_718_912
+    assert counts["objectives.flare tables"] == 49_152
+    assert counts["objectives.flare.target"] == counts["observer.embedding"]

@@ -10,7 +10,21 @@ import pytest
 from wmzoo import registry, run, tasks
 from wmzoo.collect import FIRST_SEED
 from wmzoo.errors import UserError
-from wmzoo.rollout import TUNING, Handle, Played, evaluate, handles, play, summary, table, together
+from wmzoo.files import write_json
+from wmzoo.rollout import (
+    TUNING,
+    Handle,
+    Played,
+    difference,
+    difference_table,
+    evaluate,
+    handles,
+    play,
+    summary,
+    table,
+    together,
+    verdict,
+)
 
 
 def test_handle_lists_are_fixed_and_disjoint() -> None:
@@ -101,3 +115,24 @@ def test_one_process_or_two_make_no_difference(toy_data: Path, tmp_path: Path) -
     assert list((tmp_path / "run" / "videos").glob("*.mp4"))
     with pytest.raises(UserError, match="is not an exported policy"):
         evaluate(tmp_path, ("toy-red",), 1, 1)
+
+
+def test_paired_difference(tmp_path: Path) -> None:
+    """Seed 0: of 8 handles a wins 2 that b loses; seed 1: equal.  Mean (2/8 + 0) / 2, in whatever order the handles were stored."""
+
+    def write(name: str, wins: set[int]) -> Path:
+        outcomes = [Played("t", seed, seed in wins, 3, 1.0) for seed in (range(8) if name[0] == "a" else reversed(range(8)))]
+        write_json(tmp_path / name / "eval.json", summary(outcomes))
+        return tmp_path / name
+
+    mine = [write("a0", {0, 1, 2, 3}), write("a1", {5})]
+    theirs = [write("b0", {0, 1}), write("b1", {5})]
+    result = difference(mine, theirs)
+    assert result["all"]["rate"] == pytest.approx(1 / 8)
+    assert result["runs"] == {"a0 - b0": pytest.approx(2 / 8), "a1 - b1": 0.0}
+    assert result["all"]["interval"][0] >= 0
+    assert difference(mine, mine)["all"]["interval"] == [0, 0]
+    assert "not distinguishable" in difference_table(result)
+    assert (verdict(0.1, 0.2), verdict(-0.2, -0.1), verdict(-0.1, 0.1)) == ("better", "worse", "not distinguishable")
+    with pytest.raises(UserError, match="2 runs cannot be paired with 1"):
+        difference(mine, theirs[:1])

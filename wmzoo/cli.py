@@ -123,19 +123,21 @@ def evaluate(
     _show(result, json, lambda: table(result))
 
 
-def rate(runs: Positional[tuple[str, ...]], json: bool = False) -> None:
-    """Success of several training seeds of one arm together, with an interval over seeds and handles.
+def rate(runs: Positional[tuple[str, ...]], against: tuple[str, ...] = (), json: bool = False) -> None:
+    """Success of several training seeds of one arm together, or less that of another arm, with an interval over seeds and handles.
 
     Args:
         runs: folders of evaluated runs.
+        against: as many runs of another arm, in the order of their training seeds; shows the paired difference.
         json: print numbers alone.
     """
-    from .rollout import joint_table, together
+    from .rollout import difference, difference_table, joint_table, together
 
     if not runs:
         raise UserError("which runs?  wmzoo rate RUN RUN ...")
-    result = together([Path(run) for run in runs])
-    _show(result, json, lambda: joint_table(result))
+    folders, others = [Path(run) for run in runs], [Path(run) for run in against]
+    result = difference(folders, others) if others else together(folders)
+    _show(result, json, lambda: (difference_table if others else joint_table)(result))
 
 
 def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:

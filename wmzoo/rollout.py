@@ -151,8 +151,8 @@ def summary(outcomes: list[Played]) -> dict[str, Any]:
     }
 
 
-def together(folders: Sequence[Path]) -> dict[str, Any]:
-    """Several training seeds of one arm as one: mean success over the same handles, interval by the hierarchical bootstrap.
+def outcomes_of(folders: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Success of evaluated runs, by task: (runs, handles), every column the same handle.
 
     Raises:
         UserError: a run was not evaluated, or the runs were not played from the same handles.
@@ -162,15 +162,48 @@ def together(folders: Sequence[Path]) -> dict[str, Any]:
     for folder, handles_ in zip(folders, played, strict=True):
         if handles_.keys() != played[0].keys():
             raise UserError(f"{folder} and {folders[0]} were not played from the same handles; evaluate both alike")
-    names = list(dict.fromkeys(task for task, _ in played[0]))
+    ordered = sorted(played[0], key=lambda handle: handle[1])
+    names = dict.fromkeys(task for task, _ in played[0])
+    return {name: np.array([[run[handle] for handle in ordered if handle[0] == name] for run in played], float) for name in names}
+
+
+def together(folders: Sequence[Path]) -> dict[str, Any]:
+    """Several training seeds of one arm as one: mean success over the same handles, interval by the hierarchical bootstrap.
+
+    Raises:
+        UserError: as in `outcomes_of`.
+    """
+    tasks = outcomes_of(folders)
+    by_seed = {str(folder): float(np.mean([rows[i].mean() for rows in tasks.values()])) for i, folder in enumerate(folders)}
+    return {**_lines(tasks), "runs": by_seed}
+
+
+def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
+    """Success of one arm less that of another, seed by seed and handle by handle, with the same bootstrap.
+
+    Raises:
+        UserError: as in `outcomes_of`, or the arms do not have the same number of training seeds.
+    """
+    if len(folders) != len(others):
+        raise UserError(f"{len(folders)} runs cannot be paired with {len(others)}: give one run of each arm for each training seed")
+    both = outcomes_of([*folders, *others])
+    n = len(folders)
+    pairs = {f"{Path(a).name} - {Path(b).name}": 0.0 for a, b in zip(folders, others, strict=True)}
+    gaps = {name: rows[:n] - rows[n:] for name, rows in both.items()}
+    for i, name in enumerate(pairs):
+        pairs[name] = float(np.mean([gap[i].mean() for gap in gaps.values()]))
+    return {**_lines(gaps), "runs": pairs}
+
+
+def _lines(tasks: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Mean, interval and sum of outcomes (seeds, handles), over all tasks and for each."""
 
     def line(chosen: list[str]) -> dict[str, Any]:
-        cube = [[[run[handle] for handle in run if handle[0] == name] for name in chosen] for run in played]
-        mean, low, high = hierarchical(cube)
-        return {"rate": mean, "interval": [round(low, 4), round(high, 4)], "successes": int(np.sum(cube)), "n": np.size(cube)}
+        cube = np.stack([tasks[name] for name in chosen], axis=1)
+        mean, low, high = hierarchical(cube.tolist())
+        return {"rate": mean, "interval": [round(low, 4), round(high, 4)], "successes": int(cube.sum()), "n": cube.size}
 
-    by_seed = {str(folder): result["all"]["rate"] for folder, result in zip(folders, results, strict=True)}
-    return {"all": line(names), "tasks": {name: line([name]) for name in names}, "runs": by_seed}
+    return {"all": line(list(tasks)), "tasks": {name: line([name]) for name in tasks}}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -194,6 +227,22 @@ def joint_table(result: dict[str, Any]) -> str:
     ]
     seeds = ", ".join(f"{Path(run).name} {value:.2f}" for run, value in result["runs"].items())
     return "\n".join([f"{'task':24} {'n':>9} rate  95% interval over {len(result['runs'])} training seeds", *lines, seeds])
+
+
+def difference_table(result: dict[str, Any]) -> str:
+    """A paired difference in words; "better" only where the interval leaves out 0."""
+    rows = {**result["tasks"], "all": result["all"]}
+    lines = [
+        f"{name:24} {r['n']:4} pairs {r['rate']:+.2f}  [{r['interval'][0]:+.2f}, {r['interval'][1]:+.2f}]  {verdict(*r['interval'])}"
+        for name, r in rows.items()
+    ]
+    pairs = "\n".join(f"{name}: {value:+.2f}" for name, value in result["runs"].items())
+    return "\n".join([f"{'difference':24} 95% interval over {len(result['runs'])} pairs of training seeds, not corrected", *lines, pairs])
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a difference allows to say."""
+    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
 
 def _save_film(path: Path, frames: np.ndarray | None) -> None:
