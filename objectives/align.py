@@ -147,6 +147,7 @@ class Align(Objective):
             valid = valid & (((group[:, None] == group[None, :]) & valid).sum(dim=1) > 1)
         if self.plan.control == "shuffled":
             wanted, valid = wanted.roll(1, dims=0), valid & valid.roll(1)
+        wanted = torch.where(valid[:, None, None], wanted, 0.0)  # NaN in a frame that does not count must not reach a gradient
 
         def score(hidden: Hidden) -> dict[str, Score]:
             return {"align": Score(align_loss(self.predict(hidden), wanted), valid)}

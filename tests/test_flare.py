@@ -247,11 +247,16 @@ def test_hidden_actions_do_not_touch_the_alignment_of_videos(batch: Batch, sizes
 
 
 def test_windows_without_a_future_do_not_count(batch: Batch, sizes: Sizes) -> None:
-    """Row 2 ends before its future: its pixels there, even NaN, change nothing."""
-    hybrid = made(small(), sizes)
+    """Row 2 ends before its future: its pixels there, even NaN, change no loss and no gradient."""
+    hybrid, gradients = made(small(), sizes), []
     other = batch.map(torch.clone)
-    other.future[2] = 0.123
+    other.future[2] = float("nan")
+    for data in (batch, other):
+        hybrid.zero_grad()
+        scores(hybrid, data)["flare/align"].backward()
+        gradients.append([p.grad.clone() for p in hybrid.parameters() if p.grad is not None])
     assert torch.equal(scores(hybrid, batch)["flare/align"], scores(hybrid, other)["flare/align"])
+    assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*gradients, strict=True))
 
 
 def test_controls_by_hand(batch: Batch, sizes: Sizes) -> None:
@@ -267,7 +272,7 @@ def test_controls_by_hand(batch: Batch, sizes: Sizes) -> None:
         question = ours(batch)
         hidden = hybrid.trunk({**streams, **question.streams}, question.taps)
         score = question.score(hidden)["align"]
-        torch.testing.assert_close(score.value, align_loss(ours.predict(hidden), wanted))
+        torch.testing.assert_close(score.value, align_loss(ours.predict(hidden), torch.where(valid[:, None, None], wanted, 0.0)))
         assert torch.equal(score.weight, valid)
 
 

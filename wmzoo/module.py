@@ -34,7 +34,7 @@ class ZooModule(L.LightningModule):
     def __init__(self, hybrid: Hybrid, weights: dict[str, float], optim: Optim, seed: int) -> None:
         super().__init__()
         self.hybrid, self.weights, self.optim, self.seed = hybrid, weights, optim, seed
-        self.forward_pass = torch.compile(hybrid) if optim.compile else hybrid
+        self.__dict__["forward_pass"] = torch.compile(hybrid) if optim.compile else hybrid  # no child: a checkpoint has the weights once
         self.average = Average(hybrid, optim.ema) if optim.ema else None
 
     @torch.no_grad()
