@@ -68,7 +68,7 @@ def likeness(tokens: Float[Tensor, "B M E"], group: Int[Tensor, "B"]) -> Float[T
 @checked
 def centred(target: Float[Tensor, "B M E"], group: Int[Tensor, "B"], valid: Bool[Tensor, "B"]) -> Float[Tensor, "B M E"]:
     """The targets without the mean of the valid windows of their group."""
-    member = one_hot(group, int(group.max()) + 1).to(target.dtype)
+    member = one_hot(group, len(group)).to(target.dtype)  # as many groups as windows, at most
     counts = member * valid[:, None]
     clean = torch.where(valid[:, None, None], target, 0.0)
     mean = torch.einsum("bg,bme->gme", counts, clean) / counts.sum(dim=0).clamp(min=1)[:, None, None]
@@ -145,6 +145,7 @@ class Align(Objective):
         if self.plan.centre == "instruction":  # a window alone with its instruction is its own mean
             group = instructions(batch)
             valid = valid & (((group[:, None] == group[None, :]) & valid).sum(dim=1) > 1)
+        counted = valid
         if self.plan.control == "shuffled":
             wanted, valid = wanted.roll(1, dims=0), valid & valid.roll(1)
         wanted = torch.where(valid[:, None, None], wanted, 0.0)  # NaN in a frame that does not count must not reach a gradient
@@ -152,7 +153,7 @@ class Align(Objective):
         def score(hidden: Hidden) -> dict[str, Score]:
             return {"align": Score(align_loss(self.predict(hidden), wanted), valid)}
 
-        return Question(self.standing(batch), frozenset({self.tap}), score, self.watching(batch, wanted))
+        return Question(self.standing(batch), frozenset({self.tap}), score, self.watching(batch, counted))
 
     def embed(self, batch: Batch, which: Literal["now", "future"]) -> Float[Tensor, "B M E"]:
         """The target's tokens of the present or of the future frame, raw."""
@@ -181,15 +182,17 @@ class Align(Objective):
         """The projected hidden states."""
         return self.project(hidden[self.tap][self.plan.stream][:, : self.tokens]).float()
 
-    def watching(self, batch: Batch, wanted: Tensor) -> Callable[[Hidden], dict[str, Tensor]]:
-        """Spread and likeness of predictions and targets; retrieval of the own frame; what a copy of the present would retrieve."""
+    def watching(self, batch: Batch, valid: Bool[Tensor, "B"]) -> Callable[[Hidden], dict[str, Tensor]]:
+        """Spread and likeness of predictions and targets; retrieval of the own frame, by chance and by a copy of the present.
+
+        The targets are those of a window's own frame, whatever the control exchanges.
+        """
 
         def watch(hidden: Hidden) -> dict[str, Tensor]:
-            valid = self.valid(batch)
             if valid.sum() < 2:  # nothing to compare
                 return {}
             raw = self.embed(batch, self.plan.which)
-            mine, target, own = (x[valid] for x in (self.predict(hidden), wanted, self.centre(raw, batch, valid)))
+            mine, target = (x[valid] for x in (self.predict(hidden), self.centre(raw, batch, valid)))
             group, everyone = instructions(batch)[valid], torch.zeros_like(batch.sample[valid])
             alike, size = likeness(target, group), raw[valid].square().mean().sqrt()
             seen = {
@@ -198,12 +201,13 @@ class Align(Objective):
                 "target_cosine_same_instruction": alike,
                 "prediction_std": spread(mine),
                 "prediction_cosine": likeness(mine, everyone),
-                "retrieval": retrieved(mine, own),
+                "retrieval": retrieved(mine, target),
+                "retrieval_by_chance": 1 / valid.sum(),
                 "alarm: the targets of an instruction are alike": (alike > ALIKE).float(),
                 "alarm: the targets have collapsed": (spread(raw[valid]) < STILL * size).float(),
             }
             if self.plan.which == "future":
-                seen["retrieval_by_copy"] = retrieved(self.centre(self.embed(batch, "now"), batch, valid)[valid], own)
+                seen["retrieval_by_copy"] = retrieved(self.centre(self.embed(batch, "now"), batch, valid)[valid], target)
             return seen
 
         return watch

@@ -397,7 +397,7 @@ def test_what_is_logged(batch: Batch, sizes: Sizes) -> None:
     seen = hybrid.watch(batch)
     assert {name.split("/")[1].split(":")[0] for name in seen} == {
         "target_std", "target_cosine", "target_cosine_same_instruction", "prediction_std",
-        "prediction_cosine", "retrieval", "retrieval_by_copy", "alarm",
+        "prediction_cosine", "retrieval", "retrieval_by_chance", "retrieval_by_copy", "alarm",
     }  # fmt: skip
     same = batch.map(torch.clone)
     same.future[:] = same.future[:1]
@@ -425,8 +425,13 @@ def test_ablation_fields_are_options(name: str, tmp_path: Path) -> None:
 
 
 def test_paper_scale_counts() -> None:
-    """Section 4 of the sheets: eight blocks of GR00T 279,718,912, 32 future tokens 49,152; the target is all of the embedding again."""
-    counts = count(registry.arm("flare", "paper"))["parameters"]
+    """Section 4 of the sheets: eight blocks of GR00T 279,718,912, 32 future tokens 49,152; what is frozen is there once."""
+    arm = registry.arm("flare", "paper")
+    counts = count(arm)["parameters"]
     assert counts["trunk"] == 279_718_912
     assert counts["objectives.flare tables"] == 49_152
-    assert counts["objectives.flare.target"] == counts["observer.embedding"]
+    with torch.device("meta"):
+        embedding = cast("Any", arm.observer).build(Sizes(1536, 8, 2048, 1024, 16, 4, 4, 256, 1, 1, 2)).embedding
+    frozen = sum(p.numel() for p in (*embedding.encoder.parameters(), *embedding.text.parameters()))
+    assert counts["observer.embedding"] == frozen + counts["objectives.flare.target"]
+    assert counts["trained"] < counts["all"] - frozen

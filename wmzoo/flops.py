@@ -36,7 +36,11 @@ def count(arm: Experiment) -> dict[str, Any]:
             total = torch.stack([score.value.sum() for score in scores.values()]).sum()
         with FlopCounterMode(display=False) as backward:
             total.backward()
-    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in _parts(hybrid)}
+    parts, counted = {}, set()
+    for name, part in _parts(hybrid):  # what two parts share is the first one's
+        own = [p for p in part.parameters() if id(p) not in counted]
+        parts[name] = sum(p.numel() for p in own)
+        counted |= {id(p) for p in own}
     trained = sum(p.numel() for p in hybrid.parameters() if p.requires_grad)
     return {
         "arm": arm.name,

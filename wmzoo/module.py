@@ -5,6 +5,7 @@ started again ends in the same weights, bit for bit.  A Lightning epoch is a cha
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning as L
@@ -19,6 +20,7 @@ from .compose import Hybrid
 from .config import Optim
 from .data import Windows
 from .errors import UserError
+from .question import Score
 
 
 class ZooModule(L.LightningModule):
@@ -30,6 +32,8 @@ class ZooModule(L.LightningModule):
         optim: how the weights move.
         seed: of the run.
     """
+
+    forward_pass: Callable[[Batch], dict[str, Score]]
 
     def __init__(self, hybrid: Hybrid, weights: dict[str, float], optim: Optim, seed: int) -> None:
         super().__init__()
