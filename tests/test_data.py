@@ -198,11 +198,12 @@ def test_no_shift_leaves_frames_untouched(cut: Cut) -> None:
 
 
 def test_validation_is_always_the_same_and_never_moved(cut: Cut) -> None:
-    """The same windows whatever the seed, in batches of at most the batch size, frames untouched."""
+    """The same windows whatever the seed, in batches of at most the batch size that each span both tasks, frames untouched."""
     needs = Needs(futures=((1, 6),))
     windows = cut(needs)
     batches, again = windows.validate(20), cut(needs, seed=7).validate(20)
-    assert [len(batch) for batch in batches] == [16, 4]
+    assert [len(batch) for batch in batches] == [10, 10]
+    assert all(len(batch.text.unique(dim=0)) == 2 for batch in batches)
     assert all(equal(a, b) for a, b in zip(batches, again, strict=True))
     for batch in batches:
         for image, window in zip(batch.image[:, 0], drawn(windows, batch), strict=True):
