@@ -1,6 +1,6 @@
 """Diffusion Policy on the same trunk: two observation frames, DDIM.  The classical baseline.
 
-At paper scale the network predicts the noise; below, the clean chunk, which a short training learns far better (LOG.md).
+At paper scale the network predicts the noise; below, the clean chunk, which a short training learns better (LOG.md).
 """
 
 from dataclasses import replace

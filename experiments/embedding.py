@@ -11,18 +11,17 @@ from wmzoo.models import backbones, conv, embedding, siglip2, text
 
 from . import policy
 
+STEPS = {"tiny": 200, "small": 1000, "base": 20_000}
+
 
 def config(scale: Scale = "small") -> Experiment:
-    """The policy's trunk, data and objective; at paper scale eight blocks (FLARE, section 3.2)."""
+    """The policy's trunk, data and objective; at paper scale eight blocks."""
     arm = policy.config(scale)
     if scale == "paper":
         return replace(
             arm, name="embedding", shape=replace(arm.shape, depth=8), observer=observer(scale), optim=Optim(150_000, lr=1e-4, ema=0)
         )
     return replace(arm, name="embedding", observer=observer(scale), optim=replace(arm.optim, steps=STEPS[scale]))
-
-
-STEPS = {"tiny": 200, "small": 1000, "base": 20_000}
 
 
 def observer(scale: Scale) -> embedding.Config:

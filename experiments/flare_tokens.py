@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from wmzoo.config import Experiment, Scale
-from wmzoo.models import siglip2, targets
+from wmzoo.models import targets
 
 from . import flare, vit_mae
 
@@ -13,9 +13,6 @@ ROWS = {"tiny": 2, "small": 4, "base": 6, "paper": 8}  # 64 pooled tokens in the
 def config(scale: Scale = "small") -> Experiment:
     """The in-domain ViT-MAE, trained as a stage; at paper scale SigLIP 2.  `--objectives.flare.config.target.rows` pools less or more."""
     arm, rows = flare.config(scale), ROWS[scale]
-    if scale == "paper":
-        encoder, stages = siglip2.VisionConfig("none"), {}
-    else:
-        encoder, stages = replace(vit_mae.ENCODERS[scale], weights="stage:vit_mae"), {"vit_mae": vit_mae.config(scale)}
+    encoder, stages = vit_mae.frozen(scale)
     arm = replace(arm, stages={**arm.stages, **stages})
     return flare.altered(arm, "flare_tokens", target=targets.FrozenConfig(encoder, rows), tokens=rows * rows)

@@ -8,7 +8,7 @@ from . import embedding, policy
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """The eye starts from the stage `embedding`, the trunk is fresh (FLARE, section 4: both arms are warm-started)."""
+    """The eye starts from the stage `embedding`, the trunk is fresh (in the paper too both arms are warm-started)."""
     stage, arm = embedding.config(scale), policy.config(scale)
     eye = replace(embedding.observer(scale), weights="stage:embedding")
     return replace(arm, name="policy_embedding", shape=stage.shape, observer=eye, stages={"embedding": stage})

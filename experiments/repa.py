@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from wmzoo.config import Experiment, Scale, Term
-from wmzoo.models import siglip2, targets
+from wmzoo.models import targets
 from wmzoo.objectives import repa
 
 from . import pi0, vit_mae
@@ -14,10 +14,7 @@ ROWS = {"tiny": 4, "small": 6, "base": 3, "paper": 16}  # of the observation's g
 def config(scale: Scale = "small") -> Experiment:
     """On `pi0`, whose observation is part of the sequence, so that it has hidden states to pull."""
     arm, rows = pi0.config(scale), ROWS[scale]
-    if scale == "paper":
-        encoder, stages = siglip2.VisionConfig("none"), {}
-    else:
-        encoder, stages = replace(vit_mae.ENCODERS[scale], weights="stage:vit_mae"), {"vit_mae": vit_mae.config(scale)}
+    encoder, stages = vit_mae.frozen(scale)
     align = repa.Config(targets.FrozenConfig(encoder, rows), tokens=rows * rows, hidden=2048 if scale == "paper" else 256)
     term = Term(align, weights={"align": 1.0}, weight=0.5)
     return replace(arm, name="repa", objectives={**arm.objectives, "repa": term}, stages=stages)

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from wmzoo.config import Absent, Experiment, Optim, Scale, Shape, Term
 from wmzoo.data import Data
-from wmzoo.models import vit_mae
+from wmzoo.interfaces import Blueprint
+from wmzoo.models import siglip2, vit_mae
 from wmzoo.objectives import mae
 
 # "small" is 0.3 GFLOP forward an image (36 of 144 patches are visible), 58 GFLOP a step of 64 windows; bf16 did 1.8 steps a
@@ -35,7 +36,12 @@ DATA = {
 
 
 def config(scale: Scale = "small") -> Experiment:
-    encoder, (width, depth, heads) = replace(ENCODERS[scale], frozen=False), DECODERS[scale]
+    return staged(scale, ENCODERS[scale])
+
+
+def staged(scale: Scale, encoder: vit_mae.Config) -> Experiment:
+    """The stage that trains another encoder at this scale."""
+    encoder, (width, depth, heads) = replace(encoder, frozen=False), DECODERS[scale]
     return Experiment(
         name="vit_mae",
         shape=Shape(width=1, depth=0),
@@ -45,3 +51,10 @@ def config(scale: Scale = "small") -> Experiment:
         data=DATA[scale],
         optim=replace(OPTIMS[scale], betas=(0.9, 0.95), decay=0.05),  # He et al., table 8
     )
+
+
+def frozen(scale: Scale) -> tuple[Blueprint, dict[str, Experiment]]:
+    """A frozen encoder for alignment targets, and the stages it needs: this one; SigLIP 2 and none at paper scale."""
+    if scale == "paper":
+        return siglip2.VisionConfig("none"), {}
+    return replace(ENCODERS[scale], weights="stage:vit_mae"), {"vit_mae": config(scale)}

@@ -1,4 +1,4 @@
-"""Who may look at whom?  Plain attention, its masks, the feed-forward layer and the sinusoid: what all transformers here share."""
+"""Who may look at whom?  Attention, its masks, the feed-forward layer, patches and the sinusoid: what all transformers here share."""
 
 from collections.abc import Mapping
 
@@ -30,19 +30,20 @@ class Attention(nn.Module):
             self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Queries, keys, values (or what `parts` there are) of (B, N, parts D), each (B, heads, N, C)."""
         return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def remember(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a condition, each (B, heads, K, C)."""
-        k, v = self._split(self.key_value(context), 2)
+        k, v = self.split(self.key_value(context), 2)
         return k, v
 
     def forward(self, x: Tensor, memory: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
         if memory is None:
-            q, k, v = self._split(self.qkv(x), 3)
+            q, k, v = self.split(self.qkv(x), 3)
         else:
-            (q,), (k, v) = self._split(self.query(x), 1), memory
+            (q,), (k, v) = self.split(self.query(x), 1), memory
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
@@ -55,6 +56,18 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.up(x).relu().square())
+
+
+def into_patches(image: Float[Tensor, "n C Y X"], patch: int) -> Float[Tensor, "n P N"]:
+    """The patches of an image in row-major order, each as a row of its channels, rows and columns (a convolution's order)."""
+    cells = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # n, C, rows, patch, columns, patch
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def from_patches(patches: Float[Tensor, "n P N"], patch: int, rows: int) -> Float[Tensor, "n C Y X"]:
+    """The image of these patches: what `into_patches` took apart."""
+    cells = patches.unflatten(2, (-1, patch, patch)).unflatten(1, (rows, -1))  # n, rows, columns, C, patch, patch
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
 def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "B 1 N N"] | None:

@@ -1,7 +1,7 @@
 """What is in a frame that matters for acting?  The action-aware vision-language embedding of FLARE, in M tokens.
 
-Zheng et al. 2025, FLARE: Robot Learning with Implicit World Modeling, arXiv:2505.15659, section 3.2; Li et al. 2023, BLIP-2
-(the Q-Former), arXiv:2301.12597.
+Zheng et al. 2025, FLARE: Robot Learning with Implicit World Modeling, arXiv:2505.15659; Li et al. 2023, BLIP-2 (the Q-Former),
+arXiv:2301.12597.
 Patch tokens of all cameras and the tokens of the instruction are fused by self-attention; M learned queries read the result.
 It is the policy's eye (`Observer`), it is trained by acting (experiments/embedding.py), and a copy of it is FLARE's target.
 The paper does not say how deep the Q-former is nor whether the image encoder is trained: here two blocks, and a field.

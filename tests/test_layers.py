@@ -17,7 +17,7 @@ MAY_IMPORT = {  # room -> the rooms below it, and itself
 NOBODY_IMPORTS = {"tests", "notebooks", "conftest"}
 FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"batch", "shapes", "errors", "kernels"},
-    {"files", "clock", "stats"},
+    {"files", "clock", "stats", "regress"},
     {"question", "sample", "episodes"},
     {"interfaces"},
     {"tasks", "features", "compose"},
@@ -25,7 +25,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"config"},
     {"module", "registry", "flops"},
     {"run", "doctor"},
-    {"rollout"},
+    {"rollout", "probe"},
     {"bench", "demo"},
     {"cli"},
     {"__main__"},

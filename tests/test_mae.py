@@ -189,7 +189,7 @@ def run(toy_data: Path, tmp_path: Path) -> tuple[Path, torch.Tensor, torch.Tenso
     image = windows.train(0).image.flatten(0, 2)
     with torch.no_grad():
         tokens = cast("Any", hybrid.objectives["mae"]).encoder(image)
-    export(experiment, hybrid.strip(), windows, tmp_path / "run" / "export", [])
+    export(experiment, hybrid, windows, tmp_path / "run" / "export", [])
     return tmp_path / "run", image, tokens
 
 

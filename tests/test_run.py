@@ -96,6 +96,7 @@ def test_a_stage_that_is_not_there_is_named(toy_data: Path, tmp_path: Path) -> N
     arm = replace(arm, observer=replace(arm.observer, weights="stage:embeding"))  # type: ignore[call-arg]
     with pytest.raises(UserError, match=r"embeding.*embedding"):
         run.train(arm, tmp_path / "a")
+    assert not (tmp_path / "stages").exists()  # found before anything was trained
 
 
 def test_weights_of_another_kind_are_refused(toy_data: Path, tmp_path: Path) -> None:

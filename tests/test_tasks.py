@@ -131,6 +131,49 @@ def test_the_state_of_meta_world_is_the_hand_alone(name: str) -> None:
         np.testing.assert_allclose(task.look().state, expected, atol=1e-5)
 
 
+def test_the_toy_says_where_its_hand_is_seen() -> None:
+    """The dark disc is where `hand_pixel` says, to a pixel; a task that knows nothing says None."""
+    with simulator("toy-red", 64) as task:
+        task.reset(0)
+        frame, state = task.look()
+        rows, columns = np.nonzero(frame[0].max(-1) < 30)
+        place = task.hand_pixel(state)
+        assert place is not None
+        np.testing.assert_allclose(place, [(rows.mean() + 0.5) / 64, (columns.mean() + 0.5) / 64], atol=1 / 64)
+        assert Task.hand_pixel(task, state) is None
+
+
+@pytest.mark.slow
+def test_meta_world_says_where_its_hand_is_seen() -> None:
+    """Only the hand's own bodies turn green between two pictures: their centre is where `hand_pixel` says, wherever the hand goes."""
+    with simulator("reach", 96) as task:
+        inner = task._env  # type: ignore[attr-defined]
+        ours = [inner.model.body(name).id for name in ("hand", "rightclaw", "rightpad", "leftclaw", "leftpad")]
+        parts = np.isin(inner.model.geom_bodyid, ours)
+        material, colours = inner.model.geom_matid.copy(), inner.model.geom_rgba.copy()
+        assert np.isfinite(task.hand_pixel(np.zeros(4, np.float32)) or np.nan).all(), "before the first reset too"
+        task.reset(0)
+        seen = []
+        for action in ([0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [-1, -1, -1, 0]):
+            for _ in range(15):
+                task.step(np.array(action, np.float32))
+            frame, state = task.look()
+            inner.model.geom_matid[parts], inner.model.geom_rgba[parts] = -1, (0, 1, 0, 1)
+            painted = task.look().frame[0].astype(int)
+            inner.model.geom_matid[:], inner.model.geom_rgba[:] = material, colours
+            green = np.argwhere(np.abs(painted - frame[0]).sum(-1) > 60)
+            place = task.hand_pixel(state)
+            assert len(green) > 10
+            assert place is not None
+            seen.append((np.array(place), (green.mean(axis=0) + 0.5) / 96))
+        assert task.hand_pixel(np.array([3, -2, 3, 0], np.float32)) is None, "behind the camera"
+    said, found = (np.stack(rows) for rows in zip(*seen, strict=True))
+    assert np.abs(said - found).max() < 0.05
+    moved = np.diff(found, axis=0)
+    assert np.abs(moved).max() > 0.1
+    assert np.abs(np.diff(said, axis=0) - moved).max() < 0.05
+
+
 @pytest.mark.parametrize("name", TOY_AND_MW10)
 def test_the_expert_solves_four_of_five(name: str) -> None:
     """Without noise, within the limit, and no start is solved before anything was done."""

@@ -13,9 +13,13 @@ from wmzoo.config import Experiment, build_for, needs_of, self_contained
 from wmzoo.data import Windows
 from wmzoo.flops import count
 from wmzoo.interfaces import Denoiser
+from wmzoo.module import ZooModule
 
 ARMS = sorted(registry.members("arms"))
-VARIANTS = {"flare_current", "flare_frozen", "flare_off", "flare_shuffled", "flare_tokens", "flare_video"}  # of an arm that is tested
+VARIANTS = {  # of an arm that is tested
+    "flare_current", "flare_frozen", "flare_off", "flare_shuffled", "flare_tokens", "flare_video", "flare_lara", "lapa",
+    "lara_align", "lara_current", "lara_frozen", "lara_off", "lara_posttrain", "lara_shuffled",
+}  # fmt: skip
 BY_HEART = [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in ARMS]
 SCALES = ("tiny", "small", "base", "paper")
 
@@ -98,6 +102,28 @@ def test_every_parameter_gets_a_gradient_also_from_video_alone(name: str, toy_da
     net.zero_grad()
     torch.stack([score.mean() for score in net(video).values()]).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_what_is_exported_loads_and_plays(name: str, toy_data: Path) -> None:
+    """A stripped network takes every mode; a policy acts exactly like the whole one, from the weights that were left."""
+    arm, windows = tiny(name, toy_data)
+    whole, kept = build_for(arm, windows).eval(), build_for(arm, windows).strip().train().eval()
+    kept.load_state_dict({key: value for key, value in whole.state_dict().items() if key in kept.state_dict()})
+    if any(isinstance(objective, Denoiser) for objective in whole.objectives.values()):
+        batch = windows.train(0)[:2]
+        noise = torch.randn(2, *batch.action.shape[1:])
+        assert torch.equal(whole.act(batch, noise, 2), kept.act(batch, noise, 2))
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_rehearsal_changes_nothing(name: str, toy_data: Path) -> None:
+    """Two windows seen before training leave every weight and every buffer as it was, those of a codebook too."""
+    arm, windows = tiny(name, toy_data)
+    module = ZooModule(build_for(arm, windows), arm.weights, arm.optim, 0)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    module.rehearse(windows.train(0)[:2])
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -22,7 +22,7 @@ from .config import Experiment, build_for, needs_of, self_contained
 from .data import Data, Windows
 from .doctor import matmul_speed
 from .interfaces import Sizes, Trunk
-from .kernels import Kernel, attention_kernel
+from .kernels import Kernel, attention_kernel, keep_freed_memory
 from .module import Average, bf16_is_fast, parameter_groups
 from .question import Stream
 from .rollout import evaluate
@@ -43,7 +43,7 @@ class Way:
 
 
 PLAIN = Way("fp32, fused attention", torch.float32, "fused")
-FAMILIES = ("policy", "policy_embedding", "flare")  # the first is the reference
+FAMILIES = ("policy", "policy_embedding", "flare", "lara", "lara_frozen")  # the first is the reference
 EAGER = Way("bf16, written-out attention", torch.bfloat16, "auto")
 COMPILED = Way("bf16, written-out attention, compiled", torch.bfloat16, "auto", compiled=True)
 
@@ -55,6 +55,7 @@ def measure(seconds: float, compiled: bool) -> dict[str, Any]:
         seconds: time for each thing that is timed.
         compiled: also torch.compile, which takes minutes before it is timed.
     """
+    keep_freed_memory()
     fast = torch.bfloat16 if torch.cuda.is_available() or bf16_is_fast() else torch.float32
     peak = {"fp32": matmul_speed(torch.float32), "bf16": matmul_speed(torch.bfloat16)}
     result: dict[str, Any] = {"matmul GFLOP/s": peak}
@@ -72,7 +73,7 @@ def measure(seconds: float, compiled: bool) -> dict[str, Any]:
         hybrid = build_for(arm, windows)
         result["chunk"] = chunk_rows(arm, hybrid, windows, seconds)
         result["arms"] = arm_rows(arm.data, seconds)
-        export(arm, hybrid.strip(), windows, Path(folder) / "run" / "export", [])
+        export(arm, hybrid, windows, Path(folder) / "run" / "export", [])
         played = evaluate(Path(folder) / "run", windows.names, 20, 2, tuning=True, videos=False)
         result["60 episodes, seconds"] = played["seconds"]
     result["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -140,6 +140,22 @@ def rate(runs: Positional[tuple[str, ...]], against: tuple[str, ...] = (), json:
     _show(result, json, lambda: (difference_table if others else joint_table)(result))
 
 
+def probe(run: Positional[str], tasks: tuple[str, ...] = (), data: str = "", windows: int = 2000, json: bool = False) -> None:
+    """What does a latent action model know?  Motion of the hand, codes, painted frames, attention; numbers and pictures in the run.
+
+    Args:
+        run: folder of a run of an arm with such a model, such as lam or lara.
+        tasks: tasks or sets of tasks to look at; those it was trained on unless given.
+        data: folder of recorded episodes; the one it was trained on unless given.
+        windows: training windows the probes are fitted on; a quarter as many validation windows are measured.
+        json: print probe.json.
+    """
+    from .probe import probe, table
+
+    result = probe(Path(run), tasks, data, _positive("--windows", windows))
+    _show(result, json, lambda: table(result))
+
+
 def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:
     """Parameters and floating-point operations of each part, counted on the meta device."""
     from .flops import count, table
@@ -178,6 +194,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "rate": rate,
+    "probe": probe,
     "flops": flops,
     "bench": bench,
     "demo": demo,

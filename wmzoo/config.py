@@ -98,8 +98,10 @@ class Experiment:
     """An arm: everything that decides a run, and nothing else.
 
     Attributes:
-        stages: what is trained beforehand, by name; wherever the arm says `weights="stage:NAME"` it starts from the result.
-            A stage has the demonstrations of its arm (`for_stage`) and its own videos, batch, steps and seed.
+        start: a finished run whose observer, trunk and shared objectives this arm starts from ("stage:NAME" is a stage); or none.
+        stages: what is trained beforehand, by name, in this order; wherever the arm or a later stage says
+            `weights="stage:NAME"` it starts from the result.  A stage has the demonstrations of its arm (`for_stage`) and its
+            own videos, batch, steps and seed.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Experiment:
     optim: Optim
     play: Play = field(default_factory=Play)
     seed: int = 0
+    start: str = "none"
     stages: "dict[str, Experiment]" = field(default_factory=dict)
 
     @property
@@ -130,11 +133,14 @@ RANGES = {
 
 
 def check(arm: Experiment) -> None:
-    """Are the numbers of the arm possible?
+    """Are the numbers of the arm possible, and are the stages it names its own?
 
     Raises:
-        UserError: one is out of its range.
+        UserError: one is out of its range, or a stage is not there.
     """
+    from_stages(arm, dict.fromkeys(arm.stages, Path()))
+    for i, stage in enumerate(arm.stages.values()):
+        from_stages(stage, dict.fromkeys([*arm.stages][:i], Path()))
     ranges = {f"{part}.{name}": limits for part, numbers in RANGES.items() for name, limits in numbers.items()}
     values = {key: getattr(getattr(arm, key.partition(".")[0]), key.partition(".")[2]) for key in ranges}
     ranges |= {"seed": (0, 2**31 - 1), "data.shift": (0, arm.data.size // 2)}
@@ -239,10 +245,10 @@ def with_weights(part: Any, change: Callable[[str], str]) -> Any:
 
 def self_contained(arm: Experiment) -> Experiment:
     """The arm with fresh weights everywhere and no stages: for an export, whose own file holds all weights."""
-    return with_weights(replace(arm, stages={}), lambda _: "none")
+    return with_weights(replace(arm, stages={}, start="none"), lambda _: "none")
 
 
-def from_stages(arm: Experiment, runs: Mapping[str, Path]) -> Experiment:
+def from_stages(arm: Experiment, runs: Mapping[str, Path | str]) -> Experiment:
     """The arm with the folder of a trained stage wherever it says "stage:NAME".
 
     Raises:
@@ -257,7 +263,7 @@ def from_stages(arm: Experiment, runs: Mapping[str, Path]) -> Experiment:
             raise unknown(f"stage of {arm.name}", name, runs)
         return str(runs[name])
 
-    return with_weights(replace(arm, stages={}), located)
+    return with_weights(replace(arm, stages={}, start=located(arm.start)), located)
 
 
 def dump(arm: Experiment) -> str:

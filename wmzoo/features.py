@@ -28,14 +28,22 @@ def encoded(batch: Batch, encoder: Encoder, which: Literal["now", "future"]) -> 
     """The tokens of all frames and cameras of the batch, one after the other.
 
     A frozen encoder's result is kept in `batch.features`, so several objectives share one pass, and a data set that was
-    encoded beforehand (same content hash) is not encoded again.
+    encoded beforehand (same content hash) is not encoded again.  A future past the end of its episode is not encoded: zeros.
     """
     name = getattr(encoder, "fingerprint", None)
-    key = f"{name}/{which}"
+    key = f"{id(encoder) if batch.image.is_meta else name}/{which}"  # without numbers all encoders have one fingerprint
     if name is not None and key in batch.features:
         return batch.features[key].flatten(1, -2)
     images = batch.image if which == "now" else batch.future
-    tokens = encoder(images.flatten(0, 2)).unflatten(0, images.shape[:3])
+    there = batch.has_future if which == "future" else torch.ones(1, dtype=torch.bool)
+    if there.is_meta or there.all():
+        tokens = encoder(images.flatten(0, 2)).unflatten(0, images.shape[:3])
+    else:
+        some = (
+            encoder(images[there].flatten(0, 1)) if there.any() else images.new_zeros(0, encoder.grid[0] * encoder.grid[1], encoder.width)
+        )
+        tokens = some.new_zeros(*images.shape[:3], *some.shape[1:])
+        tokens[there] = some.unflatten(0, (-1, images.shape[2]))
     if name is not None:
         batch.features[key] = tokens
     return tokens.flatten(1, -2)
@@ -122,6 +130,8 @@ class FeatureStore:
             if frames[0]:
                 rows = [np.stack([self(episode, frame) for frame in row]) for (episode, _), row in zip(moments, frames, strict=True)]
                 batch.features[f"{self.fingerprint}/{which}"] = torch.from_numpy(np.stack(rows)).float()
+        if f"{self.fingerprint}/future" in batch.features:
+            batch.features[f"{self.fingerprint}/future"][~batch.has_future] = 0
 
 
 def _frames_hash(episode: Episode) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from .batch import Batch, Needs
@@ -98,6 +98,70 @@ class Target(nn.Module, ABC):
 
     def after_step(self, observer: nn.Module) -> None:
         """As in Objective."""
+
+
+class Quantised(NamedTuple):
+    """A latent after its bottleneck.
+
+    Attributes:
+        value: what a decoder reads; its gradient reaches the latent.
+        codes: the number of each token's code; None where there are none.
+        penalty: what keeps latent and codes together, one number for each window; no unit.
+    """
+
+    value: Float[Tensor, "B K Z"]
+    codes: Int[Tensor, "B K"] | None
+    penalty: Float[Tensor, "B"]
+
+
+class LatentActions(nn.Module, ABC):
+    """What happened between two frames, as K tokens of Z numbers: an inverse model and a forward model without action labels.
+
+    Frames are those of one camera; the first is the present frame of a window, the second lies `gap` control steps ahead, and
+    a gap of 0 is the present frame again.
+
+    Attributes:
+        tokens, width: K and Z.
+        codes: how many codes a token may take; 0 is continuous.
+        view: the camera.
+        by_lpips: `distance` is LPIPS.
+    """
+
+    tokens: int
+    width: int
+    codes: int
+    view: int
+    by_lpips: bool
+    frozen = False
+
+    def freeze(self) -> None:
+        """Nothing moves it any more: no gradient, no code, whatever mode the network around it is in."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "LatentActions":
+        return super().train(mode and not self.frozen)
+
+    @abstractmethod
+    def encode(self, batch: Batch, gap: int) -> Float[Tensor, "B K Z"]:
+        """The latent before its bottleneck."""
+
+    @abstractmethod
+    def quantise(self, latent: Float[Tensor, "B K Z"], valid: Bool[Tensor, "B"]) -> Quantised:
+        """The latent through its bottleneck; windows that are not valid teach it nothing."""
+
+    @abstractmethod
+    def decode(self, batch: Batch, value: Float[Tensor, "B K Z"]) -> Float[Tensor, "B 3 Y X"]:
+        """The second frame, in [0, 1] up to errors, from the present frame and the latent."""
+
+    @abstractmethod
+    def distance(self, batch: Batch, gap: int, painted: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B"]:
+        """How different a painted second frame looks (perceptual); meaningless where there is none."""
+
+    @abstractmethod
+    def attention(self, batch: Batch, gap: int) -> Float[Tensor, "B K P"]:
+        """How much each token looks at each patch of the second frame; sums to at most 1."""
 
 
 class Denoiser(Objective):
@@ -209,6 +273,15 @@ class Task(ABC):
     @abstractmethod
     def expert(self) -> Float[np.ndarray, "A"]:
         """What a scripted expert would do now."""
+
+    def hand_pixel(self, state: Float[np.ndarray, "S"]) -> tuple[float, float] | None:
+        """Where the first camera sees the hand that this state describes.
+
+        Returns:
+            Row and column as parts of the image's side, from 0 at the top and at the left to 1; outside of that, out of the
+            picture.  None where the task has no hand, or the hand is behind the camera.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027  (most tasks hold nothing)
         """Free what the simulator holds."""

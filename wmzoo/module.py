@@ -20,6 +20,7 @@ from .compose import Hybrid
 from .config import Optim
 from .data import Windows
 from .errors import UserError
+from .kernels import keep_freed_memory
 from .question import Score
 
 
@@ -203,6 +204,7 @@ def bf16_is_fast() -> bool:
 
 def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], checkpoint: str | None) -> None:
     """Train to the last step, from a checkpoint if there is one."""
+    keep_freed_memory()
     trainer = L.Trainer(
         max_epochs=-1,
         max_steps=module.optim.steps,

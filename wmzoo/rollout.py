@@ -208,25 +208,23 @@ def _lines(tasks: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result in words: one line a task, one for all."""
-    rows = {**result["tasks"], "all": result["all"]}
-    lines = [
-        f"{name:24} {r['successes']:3}/{r['n']:<3} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]"
-        for name, r in rows.items()
-    ]
-    return "\n".join(
-        [f"{'task':24} {'n':>7} rate  95% Wilson interval", *lines, f"one chunk takes {result['chunk_milliseconds']:.1f} ms on one core"]
-    )
+    title = f"{'task':24} {'n':>9} rate  95% Wilson interval"
+    return "\n".join([title, *_rate_lines(result), f"one chunk takes {result['chunk_milliseconds']:.1f} ms on one core"])
 
 
 def joint_table(result: dict[str, Any]) -> str:
     """Several training seeds in words: one line a task, one for all, and each seed's own rate."""
-    rows = {**result["tasks"], "all": result["all"]}
-    lines = [
-        f"{name:24} {r['successes']:4}/{r['n']:<4} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]"
-        for name, r in rows.items()
-    ]
     seeds = ", ".join(f"{Path(run).name} {value:.2f}" for run, value in result["runs"].items())
-    return "\n".join([f"{'task':24} {'n':>9} rate  95% interval over {len(result['runs'])} training seeds", *lines, seeds])
+    title = f"{'task':24} {'n':>9} rate  95% interval over {len(result['runs'])} training seeds"
+    return "\n".join([title, *_rate_lines(result), seeds])
+
+
+def _rate_lines(result: dict[str, Any]) -> list[str]:
+    """One line a task, one for all: count, rate, interval."""
+    return [
+        f"{name:24} {r['successes']:4}/{r['n']:<4} {r['rate']:.2f}  [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]"
+        for name, r in {**result["tasks"], "all": result["all"]}.items()
+    ]
 
 
 def difference_table(result: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 config.yaml     the resolved arm; `wmzoo train config.yaml --out DIR` repeats it
 metrics.csv     one line per chapter: step, seconds, losses of training and validation
 last.ckpt       everything an exact resume needs; replaced whole or not at all
-export/         weights.safetensors, config.yaml, policy.json (sizes, normalisation, provenance), card.md
+export/         weights.safetensors, config.yaml, policy.json (sizes, normalisation, provenance), card.md; auxiliary.safetensors
 eval.json       a count for every handle (rollout.py), videos/
 """
 
@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -51,10 +53,14 @@ def train(arm: Experiment, out: Path) -> None:
         raise UserError(f"{checkpoint} is damaged; delete it to train from the beginning")
     config.check(arm)
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
-    stages = {name: trained_stage(name, config.for_stage(stage, arm), out.parent / "stages") for name, stage in arm.stages.items()}
+    stages: dict[str, Path] = {}
+    for name, stage in arm.stages.items():
+        stages[name] = trained_stage(name, config.for_stage(stage, arm), stages, out.parent / "stages")
     started = config.from_stages(arm, stages)
     torch.manual_seed(arm.seed)
     hybrid = build_for(started, windows)
+    if started.start != "none":
+        start_from(hybrid, Path(started.start))
     module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
     module.rehearse(windows.train(0)[:2])
     windows.cache(hybrid)
@@ -66,22 +72,50 @@ def train(arm: Experiment, out: Path) -> None:
         run_loop(module, ZooData(windows, arm.optim), [Keeper(out, arm.optim.steps)], str(checkpoint) if checkpoint.exists() else None)
         if module.average is not None:
             module.average.copy_to(hybrid)
-        export(arm, hybrid.strip(), windows, out / "export", [folder.name for folder in stages.values()])
+        export(arm, hybrid, windows, out / "export", [folder.name for folder in stages.values()])
 
 
-def trained_stage(name: str, stage: Experiment, home: Path) -> Path:
+def start_from(hybrid: Hybrid, run: Path) -> None:
+    """Give a fresh network everything that a finished run has of it; what that run has not stays fresh.
+
+    Raises:
+        UserError: it is no finished run, or its observer or trunk is another one.
+    """
+    export_, mine = run / "export" if (run / "export").exists() else run, hybrid.state_dict()
+    if not (export_ / "weights.safetensors").exists():
+        raise UserError(f"{run} is no finished run: it has no export/weights.safetensors")
+    files = [path for name in ("weights", "auxiliary") if (path := export_ / f"{name}.safetensors").exists()]
+    state = {name: value for path in files for name, value in load_file(path).items() if name in mine}
+    needed = [name for name in mine if name.startswith(("observer.", "trunk."))]
+    for name in needed:
+        if name not in state:
+            raise UserError(f"{run} cannot start this arm: it has no {name}; its observer or trunk is another one")
+    for name, value in state.items():
+        if value.shape != mine[name].shape:
+            raise UserError(f"{run} cannot start this arm: its {name} is {tuple(value.shape)}, here it is {tuple(mine[name].shape)}")
+    hybrid.load_state_dict(state, strict=False)
+    for name, objective in hybrid.objectives.items():
+        if not any(key.startswith(f"objectives.{name}.") for key in state):
+            objective.join(hybrid.observer)  # its copy of the observer is made again, of the observer as it is now
+
+
+def trained_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: Path) -> Path:
     """The run folder of a stage, trained now unless it is there already.
 
     It is called after the hash of its configuration and of its data, so every arm and seed that needs the same stage shares it;
     whoever comes while another process trains it waits.
+
+    Args:
+        before: the folders of earlier stages, which it may start from; their names are part of the hash.
     """
     recorded = [open_task(Path(stage.data.root) / str(stage.data.size), task) for task in resolve(stage.data.tasks)]
-    folder = home / f"{name}-{text_hash(config.dump(stage) + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+    named = config.dump(config.from_stages(stage, {name: folder.name for name, folder in before.items()}))
+    folder = home / f"{name}-{text_hash(named + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
     queue = folder / "queue"
     queue.mkdir(parents=True, exist_ok=True)
     with alone_in(queue, wait=True):
         if not (folder / "export" / "policy.json").exists():
-            train(stage, folder)
+            train(config.from_stages(stage, before), folder)
     return folder
 
 
@@ -132,8 +166,10 @@ class Keeper(L.Callback):
         write_atomically(self.out / "metrics.csv", write)
 
 
-def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path, stages: list[str]) -> None:
-    """Write what plays: weights, arm, sizes, normalisation, provenance (names of the stages included)."""
+def export(arm: Experiment, hybrid: Hybrid, windows: Windows, folder: Path, stages: list[str]) -> None:
+    """Write what plays: weights, arm, sizes, normalisation, provenance (names of the stages included); and, in a file of its own,
+    what only training needs (targets, latent action models), which a later arm may start from.  Strips the hybrid.
+    """
     shapes = {"action": windows.action_size, "state": windows.state_size, "views": windows.views}
     sizes = sizes_for(arm, **shapes, history=windows.needs.history)
     facts = {
@@ -145,11 +181,21 @@ def export(arm: Experiment, policy: Hybrid, windows: Windows, folder: Path, stag
         "stages": stages,
         "versions": {name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")},
     }
-    state = {name: value.contiguous() for name, value in policy.state_dict().items()}
+    whole = {name: value.contiguous() for name, value in hybrid.state_dict().items()}
+    kept = hybrid.strip().state_dict().keys()
+    state, rest = ({name: value for name, value in whole.items() if (name in kept) == plays} for plays in (True, False))
     write_atomically(folder / "weights.safetensors", lambda draft: save_file(state, draft))
+    if rest:
+        write_atomically(folder / "auxiliary.safetensors", lambda draft: save_file(_unshared(rest), draft))
     write_atomically(folder / "config.yaml", lambda draft: draft.write_text(config.dump(config.self_contained(arm))))
     write_atomically(folder / "card.md", lambda draft: draft.write_text(card(arm, facts)))
     write_json(folder / "policy.json", facts)
+
+
+def _unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, none of which lies in another's memory: safetensors refuses those."""
+    seen: set[int] = set()
+    return {name: value.clone() if value.data_ptr() in seen or seen.add(value.data_ptr()) else value for name, value in state.items()}
 
 
 def card(arm: Experiment, facts: dict[str, Any]) -> str:
@@ -162,6 +208,25 @@ def card(arm: Experiment, facts: dict[str, Any]) -> str:
     play = f"K = {arm.play.steps} sampling steps, {arm.play.execute} of {arm.data.horizon} actions executed"
     trained = f"Trained {arm.optim.steps} steps with {versions}."
     return f"# {arm.name}, seed {arm.seed}\n\n{terms}\n\n## Data\n{data}\n\n## Play\n{play}\n\n{trained}\n"
+
+
+def load_hybrid(run: Path) -> tuple[Experiment, Hybrid, dict[str, Any]]:
+    """The arm of a finished run, its whole network in eval, what only training needs included, and what policy.json says.
+
+    Raises:
+        UserError: it is not a run, its training has not ended, or a file is damaged.
+    """
+    folder = run / "export" if (run / "export").exists() else run
+    facts = read_json(folder / "policy.json", "an exported run (has the training ended?)")
+    arm = config.load(folder / "config.yaml")
+    hybrid = build(arm, Sizes(**facts["sizes"])).eval()
+    files = [path for name in ("weights", "auxiliary") if (path := folder / f"{name}.safetensors").exists()]
+    try:
+        hybrid.load_state_dict({name: value for path in files for name, value in load_file(path).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the weights in {folder} do not fit its config.yaml or are damaged: {reason}") from None
+    return arm, hybrid, facts
 
 
 @dataclass

@@ -102,6 +102,20 @@ class MetaWorld(Task):
             action = self._expert.get_action(self._full)
         return np.clip(action, -1, 1).astype(np.float32)
 
+    def hand_pixel(self, state: np.ndarray) -> tuple[float, float] | None:
+        """The projection of MuJoCo's camera, whose axes point right, up and backwards; `look` turns its rows around."""
+        import mujoco
+
+        model, data = self._env.model, self._env.data
+        # moves nothing else, so play is not disturbed; the camera is fixed to the world
+        mujoco.mj_camlight(model, data)  # pyright: ignore[reportAttributeAccessIssue]
+        camera = model.camera(CAMERA).id
+        right, up, back = data.cam_xmat[camera].reshape(3, 3).T @ (np.asarray(state[:3], float) - data.cam_xpos[camera])
+        if back >= 0:
+            return None
+        scale = 0.5 / (np.tan(np.radians(model.cam_fovy[camera]) / 2) * -back)
+        return float(0.5 + scale * up), float(0.5 + scale * right)
+
     def close(self) -> None:
         atexit.unregister(self._renderer.close)
         self._renderer.close()

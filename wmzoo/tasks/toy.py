@@ -44,6 +44,9 @@ class Reach(Task):
         step = np.clip((self.discs[self.name] - self.hand) / self.stride, -1, 1)
         return np.array([*step, 0.0], np.float32)
 
+    def hand_pixel(self, state: np.ndarray) -> tuple[float, float] | None:
+        return float(state[1]), float(state[0])
+
 
 def make(name: str, size: int) -> Task:
     return Reach(name, size)

@@ -1,0 +1,28 @@
+"""LARA: the policy and a latent action model that train each other, after the model has learnt from video alone."""
+
+from dataclasses import replace
+from typing import Any
+
+from wmzoo.config import Experiment, Scale, Term
+from wmzoo.objectives import lara
+
+from . import lam, policy
+
+
+def config(scale: Scale = "small") -> Experiment:
+    """Weights 0.01 and 0.01, two blocks before the end (one in a trunk of four), the frame at the end of the chunk."""
+    return joined(policy.config(scale), "lara", scale)
+
+
+def joined(arm: Experiment, name: str, scale: Scale) -> Experiment:
+    """An arm of this scale with LARA's two terms, and the stages of its latent action model."""
+    agree = lara.Config(lam.model(scale, "stage:lam"), tap=-1 if arm.shape.depth < 6 else -2, gaps=(arm.data.horizon,))
+    term = Term(agree, weights={"align": 0.01, "lam": 0.01})
+    return replace(arm, name=name, objectives={**arm.objectives, "lara": term}, stages={**arm.stages, **lam.stages(scale)})
+
+
+def altered(arm: Experiment, name: str, weights: dict[str, float] | None = None, **fields: Any) -> Experiment:
+    """The same arm under another name with other weights, or some fields of its agreement changed: controls and ablations."""
+    term = arm.objectives["lara"]
+    changed = replace(term, config=replace(term.config, **fields), weights=term.weights if weights is None else weights)
+    return replace(arm, name=name, objectives={**arm.objectives, "lara": changed})
