@@ -52,7 +52,7 @@ class Conv(Encoder):
         self.body = nn.Sequential(*layers)
 
     def forward(self, image: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n P E"]:
-        return self.body((2 * image).sub_(1)).flatten(2).transpose(1, 2)  # in place: a second temporary costs as much as the stem
+        return self.body((2 * image).sub_(1)).flatten(2).transpose(1, 2)  # in place: one temporary fewer
 
 
 @dataclass(frozen=True)

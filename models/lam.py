@@ -24,12 +24,13 @@ from torch.nn.functional import gelu
 from wmzoo.batch import Batch
 from wmzoo.errors import UserError
 from wmzoo.features import encoded
+from wmzoo.files import exported
 from wmzoo.interfaces import Blueprint, Encoder, LatentActions, Quantised, Sizes
 from wmzoo.kernels import attend
 
 from . import quantise
 from .attention import Attention, from_patches, into_patches
-from .backbones import Backbone, located, on_meta, one_line, read_weights
+from .backbones import Backbone, located, on_meta, one_line
 from .perceptual import Lpips, feature_distance, lpips_or
 from .vit_mae import run_export
 
@@ -264,9 +265,7 @@ def load_run(model: LatentActionModel, weights: str) -> None:
     if export is None:
         raise UserError(f"{run} is no run folder: it has no config.yaml")
     with one_line(str(run), "this latent action model"):
-        files = [path for name in ("weights", "auxiliary") if (path := export / f"{name}.safetensors").exists()]
-        state = {name: value for path in files for name, value in read_weights(path).items()}
-        found = {match[1]: value for name, value in state.items() if (match := re.match(r"objectives\.\w+\.lam\.(.*)", name))}
+        found = {match[1]: value for name, value in exported(export).items() if (match := re.match(r"objectives\.\w+\.lam\.(.*)", name))}
         if not found:
             raise ValueError("it has no latent action model; train the arm `lam`")
         model.load_state_dict(found)

@@ -7,6 +7,7 @@ The second stands in for the first where VGG's weights are not on this machine; 
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ def feature_distance(features: Float[Tensor, "n P E"], other: Float[Tensor, "n P
 
 
 class Lpips(nn.Module):
-    """LPIPS on VGG-16; images in [0, 1] of any size.
+    """LPIPS on VGG-16; images in [0, 1] of any size.  No part of a state_dict: a run loads with and without VGG's weights.
 
     Args:
         weights: torchvision's file of VGG-16.
@@ -53,6 +54,12 @@ class Lpips(nn.Module):
                     layer.load_state_dict({kind: state[f"features.{number}.{kind}"] for kind in ("weight", "bias")})
         self.requires_grad_(False)
         self.train(False)
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        return {} if destination is None else destination
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.update(super().state_dict(prefix=prefix))  # it keeps what it has
 
     def train(self, mode: bool = True) -> "Lpips":
         return super().train(False)

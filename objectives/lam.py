@@ -21,11 +21,9 @@ from torch import Tensor
 
 from wmzoo.batch import Batch, Needs
 from wmzoo.errors import UserError
-from wmzoo.interfaces import Blueprint, LatentActions, Objective, Quantised, Sizes
+from wmzoo.interfaces import RARE, Blueprint, LatentActions, Objective, Quantised, Sizes
 from wmzoo.question import Hidden, Question, Score
 from wmzoo.shapes import checked
-
-RARE = 0.25  # share of the codes below whose use the codebook is called collapsed
 
 
 @checked

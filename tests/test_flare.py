@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers import made, scores
 from jaxtyping import TypeCheckError
-from torch import Tensor
 
 from wmzoo import registry
 from wmzoo.batch import Batch
@@ -33,24 +33,6 @@ def small(name: str = "flare", depth: int = EIGHT, **fields: Any) -> Experiment:
     arm = replace(arm, shape=replace(arm.shape, width=32, depth=depth))
     term = arm.objectives["flare"]
     return replace(arm, objectives={**arm.objectives, "flare": replace(term, config=replace(cast("Any", term.config), **fields))})
-
-
-def made(arm: Experiment, sizes: Sizes, moved: bool = True) -> Hybrid:
-    """The hybrid of an arm; `moved` takes its weights away from the zeros they start with."""
-    torch.manual_seed(0)
-    hybrid = build(arm, replace(sizes, width=arm.shape.width, depth=arm.shape.depth, context=arm.shape.width, out=arm.shape.width))
-    if moved:
-        for parameter in hybrid.parameters():
-            if parameter.requires_grad:
-                parameter.data += 0.02 * torch.randn_like(parameter)
-    return hybrid
-
-
-def scores(hybrid: Hybrid, batch: Batch) -> dict[str, Tensor]:
-    """The mean of every term, noise and clock the same in every call."""
-    batch.features.clear()
-    torch.manual_seed(3)
-    return {name: score.mean() for name, score in hybrid(batch).items()}
 
 
 def objective(hybrid: Hybrid) -> Flare:

@@ -6,13 +6,14 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers import made, scores
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
 from wmzoo import registry
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
-from wmzoo.config import Experiment, build, self_contained
+from wmzoo.config import Experiment, self_contained
 from wmzoo.errors import UserError
 from wmzoo.flops import count
 from wmzoo.interfaces import Sizes
@@ -43,23 +44,8 @@ def small(**fields: Any) -> Experiment:
     return replace(arm, objectives={"lam": replace(term, config=replace(config, lam=replace(config.lam, **fields)))})
 
 
-def made(arm: Experiment, sizes: Sizes) -> Hybrid:
-    torch.manual_seed(0)
-    hybrid = build(arm, sizes)
-    for parameter in hybrid.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.02 * torch.randn_like(parameter)
-    return hybrid
-
-
 def model_of(hybrid: Hybrid) -> LatentActionModel:
     return cast("LatentActionModel", cast("Lam", hybrid.objectives["lam"]).lam)
-
-
-def losses(hybrid: Hybrid, batch: Batch) -> dict[str, Tensor]:
-    batch.features.clear()
-    torch.manual_seed(3)
-    return {name: score.mean() for name, score in hybrid(batch).items()}
 
 
 def test_the_reversed_weights_of_moto_by_hand() -> None:
@@ -279,7 +265,7 @@ def test_actions_states_and_missing_futures_are_never_read(batch: Batch, sizes: 
         hybrid, data = made(arm, sizes), batch.map(torch.clone)
         if poisoned:
             data.action[:], data.state[:], data.future[2] = float("nan"), float("nan"), float("nan")
-        terms = losses(hybrid, data)
+        terms = scores(hybrid, data)
         torch.stack([*terms.values()]).sum().backward()
         out.append([*terms.values(), *(p.grad for p in hybrid.parameters() if p.grad is not None)])
     assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*out, strict=True))
@@ -287,7 +273,7 @@ def test_actions_states_and_missing_futures_are_never_read(batch: Batch, sizes: 
 
 def test_gradients_reach_everything_but_the_encoder(batch: Batch, sizes: Sizes) -> None:
     hybrid = made(small(bottleneck=Config("legacy", 16)), sizes)
-    torch.stack([*losses(hybrid, batch).values()]).sum().backward()
+    torch.stack([*scores(hybrid, batch).values()]).sum().backward()
     idle = {name.split(".")[3] for name, p in hybrid.named_parameters() if p.grad is None or not p.grad.any()}
     assert idle == {"encoder"}
 
@@ -299,7 +285,7 @@ def test_the_perceptual_gradient_has_a_switch(batch: Batch, sizes: Sizes) -> Non
     gradients = {}
     for switch in (True, False):
         hybrid = made(replace(arm, objectives={"lam": replace(term, config=replace(cast("Any", term.config), gradient=switch))}), sizes)
-        terms = losses(hybrid, batch)
+        terms = scores(hybrid, batch)
         assert terms["lam/perceptual"] > 0
         assert terms["lam/perceptual"].requires_grad == switch
         chosen = [*terms.values()] if not switch else [value for name, value in terms.items() if name != "lam/perceptual"]
@@ -316,7 +302,7 @@ def test_images_are_in_zero_to_one(batch: Batch, sizes: Sizes) -> None:
 
 
 def test_features_stand_in_where_vgg_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: Batch, sizes: Sizes) -> None:
-    """ "auto" is LPIPS with VGG's file in torch's cache, and the features of the encoder without; the log says which."""
+    """ "auto" is LPIPS with VGG's file in torch's cache, else the encoder's features; the log says which; each loads the other's run."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     hybrid = made(small(perceptual="auto"), sizes).eval()
     assert model_of(hybrid).perceptual == "features"
@@ -335,6 +321,12 @@ def test_features_stand_in_where_vgg_is_not(tmp_path: Path, monkeypatch: pytest.
     same = model.distance(batch, 8, frame)
     torch.testing.assert_close(same[batch.has_future[:, 0]], torch.zeros(5), atol=1e-6, rtol=0)
     assert (model.distance(batch, 8, 1 - frame)[batch.has_future[:, 0]] > 0.01).all()
+    plain = made(small(perceptual="features"), sizes)
+    assert plain.state_dict().keys() == hybrid.state_dict().keys()
+    before = model.distance(batch, 8, 1 - frame)
+    plain.load_state_dict(hybrid.state_dict())
+    hybrid.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(model.distance(batch, 8, 1 - frame), before)
     file.write_bytes(b"no weights")
     with pytest.raises(UserError, match="does not hold weights that fit VGG-16"):
         made(small(perceptual=str(file)), sizes)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers import learns, made, scores
 from jaxtyping import TypeCheckError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,32 +34,8 @@ def small(name: str = "lara", depth: int = 8, **fields: Any) -> Experiment:
     return replace(arm, objectives={**arm.objectives, "lara": replace(term, config=replace(cast("Any", term.config), **fields))})
 
 
-def made(arm: Experiment, sizes: Sizes) -> Hybrid:
-    """The hybrid of an arm, its weights away from the zeros they start with."""
-    torch.manual_seed(0)
-    hybrid = build(arm, replace(sizes, width=arm.shape.width, depth=arm.shape.depth, context=arm.shape.width, out=arm.shape.width))
-    for parameter in hybrid.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.02 * torch.randn_like(parameter)
-    return hybrid
-
-
-def scores(hybrid: Hybrid, batch: Batch) -> dict[str, Tensor]:
-    """The mean of every term, noise and clock the same in every call."""
-    batch.features.clear()
-    torch.manual_seed(3)
-    return {name: score.mean() for name, score in hybrid(batch).items()}
-
-
 def objective(hybrid: Hybrid) -> Lara:
     return cast("Lara", hybrid.objectives["lara"])
-
-
-def learns(hybrid: Hybrid, prefix: str) -> bool:
-    """A gradient that is not 0 reached a parameter of that name."""
-    named = [(name, p) for name, p in hybrid.named_parameters() if name.startswith(prefix)]
-    assert named, prefix
-    return any(p.grad is not None and p.grad.any() for _, p in named)
 
 
 def test_agreement_by_hand() -> None:
@@ -385,6 +362,14 @@ def test_what_cannot_start_an_arm_is_one_line(toy_data: Path, tmp_path: Path, si
     arm = short("lara_posttrain", toy_data)
     with pytest.raises(UserError, match=r"polcy.*policy"):
         train(replace(arm, start="stage:polcy"), tmp_path / "wrong")
+    for start in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no finished run"):
+            train(replace(arm, start=str(start)), tmp_path / "wrong")
+    lost = arm.stages["lam"].objectives["lam"]
+    lost = replace(lost, config=replace(cast("Any", lost.config), lam=replace(cast("Any", lost.config).lam, weights="nowhere")))
+    with pytest.raises(UserError, match=r"'nowhere': no such file"):
+        train(replace(arm, stages={**arm.stages, "lam": replace(arm.stages["lam"], objectives={"lam": lost})}), tmp_path / "wrong")
+    assert not (tmp_path / "stages").exists(), "found out before a stage is trained"
     stages = {"lam": arm.stages["lam"], "vit_mae": arm.stages["vit_mae"]}
     with pytest.raises(UserError, match="vit_mae"):
         train(replace(arm, start="none", stages=stages), tmp_path / "order")

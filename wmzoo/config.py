@@ -141,6 +141,8 @@ def check(arm: Experiment) -> None:
     from_stages(arm, dict.fromkeys(arm.stages, Path()))
     for i, stage in enumerate(arm.stages.values()):
         from_stages(stage, dict.fromkeys([*arm.stages][:i], Path()))
+    for part in (arm, *arm.stages.values()):
+        with_weights(replace(part, stages={}), _there)
     ranges = {f"{part}.{name}": limits for part, numbers in RANGES.items() for name, limits in numbers.items()}
     values = {key: getattr(getattr(arm, key.partition(".")[0]), key.partition(".")[2]) for key in ranges}
     ranges |= {"seed": (0, 2**31 - 1), "data.shift": (0, arm.data.size // 2)}
@@ -153,6 +155,13 @@ def check(arm: Experiment) -> None:
     chunk = arm.data.horizon + needs_of(arm).first_action
     if arm.play.execute > chunk:
         raise UserError(f"--play.execute {arm.play.execute} is more than the {chunk} actions of a chunk that lie ahead")
+
+
+def _there(weights: str) -> str:
+    """Weights as they are, if they are there: found out before anything is trained."""
+    if weights not in ("none", "pretrained") and not weights.startswith("stage:") and not Path(weights).exists():
+        raise UserError(f"weights {weights!r}: no such file or folder; say none, pretrained, or the path of a local file or folder")
+    return weights
 
 
 def sizes_for(arm: Experiment, *, action: int, state: int, views: int, history: int) -> Sizes:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from .errors import UserError
 
 
@@ -66,6 +69,16 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
         raise UserError(f"another process is writing to {folder}; wait for it, or choose another folder") from None
     finally:
         os.close(handle)
+
+
+def exported(folder: Path) -> dict[str, Tensor]:
+    """All weights of an exported run: what plays and what only training needs.
+
+    Raises:
+        OSError: there are none; RuntimeError or SafetensorError: a file is damaged.
+    """
+    files = [folder / "weights.safetensors", *folder.glob("auxiliary.safetensors")]
+    return {name: value for path in files for name, value in load_file(path).items()}
 
 
 def content_hash(path: Path) -> str:

@@ -100,6 +100,9 @@ class Target(nn.Module, ABC):
         """As in Objective."""
 
 
+RARE = 0.25  # share of the codes below whose use a codebook is called collapsed
+
+
 class Quantised(NamedTuple):
     """A latent after its bottleneck.
 

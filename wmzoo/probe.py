@@ -29,13 +29,12 @@ from .episodes import open_task
 from .errors import UserError
 from .features import encoded
 from .files import write_atomically, write_json
-from .interfaces import Encoder, LatentActions, Sizes
+from .interfaces import RARE, Encoder, LatentActions, Sizes
 from .regress import Seen, principal, probes
 from .run import load_hybrid
 from .tasks import make, resolve
 
 NEAR = 0.2  # part of the image's side
-RARE = 0.25  # as in objectives/lam.py
 PCA = "PCA of the difference"
 
 

@@ -13,7 +13,8 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +34,7 @@ from .config import Experiment, build, build_for, sizes_for
 from .data import Normaliser, Windows, byte_tokens, to_image
 from .episodes import open_task
 from .errors import UserError
-from .files import alone_in, read_json, text_hash, write_atomically, write_json
+from .files import alone_in, exported, read_json, text_hash, write_atomically, write_json
 from .interfaces import Sizes, View
 from .module import ZooData, ZooModule, run_loop
 from .tasks import resolve
@@ -52,6 +53,8 @@ def train(arm: Experiment, out: Path) -> None:
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         raise UserError(f"{checkpoint} is damaged; delete it to train from the beginning")
     config.check(arm)
+    if arm.start != "none" and not arm.start.startswith("stage:"):
+        finished(Path(arm.start))
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
     stages: dict[str, Path] = {}
     for name, stage in arm.stages.items():
@@ -75,17 +78,27 @@ def train(arm: Experiment, out: Path) -> None:
         export(arm, hybrid, windows, out / "export", [folder.name for folder in stages.values()])
 
 
+def finished(run: Path) -> Path:
+    """The export of a finished run.
+
+    Raises:
+        UserError: it is none.
+    """
+    folder = run / "export" if (run / "export").exists() else run
+    if not (folder / "weights.safetensors").exists():
+        raise UserError(f"{run} is no finished run: it has no export/weights.safetensors")
+    return folder
+
+
 def start_from(hybrid: Hybrid, run: Path) -> None:
     """Give a fresh network everything that a finished run has of it; what that run has not stays fresh.
 
     Raises:
         UserError: it is no finished run, or its observer or trunk is another one.
     """
-    export_, mine = run / "export" if (run / "export").exists() else run, hybrid.state_dict()
-    if not (export_ / "weights.safetensors").exists():
-        raise UserError(f"{run} is no finished run: it has no export/weights.safetensors")
-    files = [path for name in ("weights", "auxiliary") if (path := export_ / f"{name}.safetensors").exists()]
-    state = {name: value for path in files for name, value in load_file(path).items() if name in mine}
+    export_, mine = finished(run), hybrid.state_dict()
+    with _whole(export_):
+        state = {name: value for name, value in exported(export_).items() if name in mine}
     needed = [name for name in mine if name.startswith(("observer.", "trunk."))]
     for name in needed:
         if name not in state:
@@ -220,13 +233,19 @@ def load_hybrid(run: Path) -> tuple[Experiment, Hybrid, dict[str, Any]]:
     facts = read_json(folder / "policy.json", "an exported run (has the training ended?)")
     arm = config.load(folder / "config.yaml")
     hybrid = build(arm, Sizes(**facts["sizes"])).eval()
-    files = [path for name in ("weights", "auxiliary") if (path := folder / f"{name}.safetensors").exists()]
+    with _whole(folder):
+        hybrid.load_state_dict(exported(folder))
+    return arm, hybrid, facts
+
+
+@contextmanager
+def _whole(weights: Path) -> Iterator[None]:
+    """Whatever goes wrong with the weights of an exported run becomes one line."""
     try:
-        hybrid.load_state_dict({name: value for path in files for name, value in load_file(path).items()})
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the weights in {folder} do not fit its config.yaml or are damaged: {reason}") from None
-    return arm, hybrid, facts
+        raise UserError(f"the weights of {weights} do not fit its config.yaml or are damaged: {reason}") from None
 
 
 @dataclass
@@ -255,12 +274,8 @@ class Policy:
         facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
         arm, sizes = config.load(folder / "config.yaml"), Sizes(**facts["sizes"])
         hybrid = build(arm, sizes).strip().eval()
-        try:
+        with _whole(folder / "weights.safetensors"):
             hybrid.load_state_dict(load_file(folder / "weights.safetensors"))
-        except Exception as error:  # safetensors raises its own bare type
-            raise UserError(
-                f"{folder / 'weights.safetensors'} does not fit its config.yaml or is damaged: {str(error).splitlines()[0]}"
-            ) from None
         normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
         return Policy(arm, hybrid, sizes, normaliser, facts["instructions"])
 
