@@ -10,7 +10,7 @@ demo: setup
 	$(BIN)/wmzoo demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: setup
 	$(BIN)/ruff format --check .

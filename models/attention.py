@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from wmzoo.kernels import attend
 from wmzoo.question import Stream
@@ -45,6 +46,28 @@ class Attention(nn.Module):
         else:
             (q,), (k, v) = self.split(self.query(x), 1), memory
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+class VitBlock(nn.Module):
+    """A block of a ViT: pre-norm attention and GELU; as transformers' ViTLayer unless told otherwise.
+
+    Args:
+        width, heads: heads must divide the width.
+        eps, affine: of the norms.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float = 1e-12, affine: bool = True) -> None:
+        super().__init__()
+        self.norm_attn, self.norm_mlp = (nn.LayerNorm(width, eps=eps, elementwise_affine=affine) for _ in range(2))
+        self.attn = Attention(width, heads)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Float[Tensor, "n N D"], wanted: int) -> Float[Tensor, "n W D"]:
+        """The first `wanted` tokens after the block; the others are only looked at."""
+        q, k, v = self.attn.split(self.attn.qkv(self.norm_attn(x)), 3)
+        seen = attend(q[:, :, :wanted], k, v, None).transpose(1, 2).flatten(2)
+        x = x[:, :wanted] + self.attn.out(seen)
+        return x + self.down(gelu(self.up(self.norm_mlp(x))))
 
 
 class MLP(nn.Module):

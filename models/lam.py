@@ -12,46 +12,25 @@ normalisation between stages).  Below paper scale the painter paints the change 
 Frames are those of one camera.
 """
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from wmzoo.batch import Batch
 from wmzoo.errors import UserError
-from wmzoo.features import encoded
-from wmzoo.files import exported
+from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Blueprint, Encoder, LatentActions, Quantised, Sizes
-from wmzoo.kernels import attend
 
 from . import quantise
-from .attention import Attention, from_patches, into_patches
-from .backbones import Backbone, located, on_meta, one_line
+from .attention import VitBlock, from_patches, into_patches
+from .backbones import Backbone, on_meta
+from .parts import take
 from .perceptual import Lpips, feature_distance, lpips_or
-from .vit_mae import run_export
 
 Paint = Literal["frame", "change"]
-
-
-class Block(nn.Module):
-    """A block of a ViT: pre-norm attention and GELU, as transformers' ViTLayer."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm_attn, self.norm_mlp = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
-        self.attn = Attention(width, heads)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Float[Tensor, "n N D"], wanted: int) -> Float[Tensor, "n W D"]:
-        """The first `wanted` tokens after the block; the others are only looked at."""
-        q, k, v = self.attn.split(self.attn.qkv(self.norm_attn(x)), 3)
-        seen = attend(q[:, :, :wanted], k, v, None).transpose(1, 2).flatten(2)
-        x = x[:, :wanted] + self.attn.out(seen)
-        return x + self.down(gelu(self.up(self.norm_mlp(x))))
 
 
 class MotionFormer(nn.Module):
@@ -70,7 +49,7 @@ class MotionFormer(nn.Module):
         self.separator = nn.Parameter(0.02 * torch.randn(1, width))
         self.place = nn.Parameter(0.02 * torch.randn(queries + 2 * patches + 1, width))
         self.kind = nn.Parameter(0.02 * torch.randn(2, width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(VitBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, first: Float[Tensor, "n P E"], second: Float[Tensor, "n P E"]) -> Float[Tensor, "n K D"]:
@@ -90,7 +69,7 @@ class MotionFormer(nn.Module):
 
     def attention(self, first: Float[Tensor, "n P E"], second: Float[Tensor, "n P E"]) -> Float[Tensor, "n K P"]:
         """How much each query looks at each patch of the second frame in the last block, averaged over heads."""
-        *before, last = cast("list[Block]", list(self.blocks))
+        *before, last = cast("list[VitBlock]", list(self.blocks))
         x = self._sequence(first, second)
         for block in before:
             x = block(x, x.shape[1])
@@ -114,7 +93,7 @@ class Painter(nn.Module):
         self.embed = nn.Linear(3 * patch * patch, width)
         self.spread = nn.Linear(motion, width)
         self.place = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(VitBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.pixels = nn.Linear(width, 3 * patch * patch)
         if paint == "change":
@@ -165,12 +144,8 @@ class LatentActionModel(LatentActions):
 
     def frames(self, batch: Batch, gap: int) -> tuple[Float[Tensor, "B P E"], Float[Tensor, "B P E"]]:
         """Tokens of the present frame, and of the one `gap` control steps ahead (0 is the present)."""
-        history, views = batch.image.shape[1:3]
-        now = encoded(batch, self.encoder, "now").unflatten(1, (history, views, -1))[:, -1, self.view]
-        if gap == 0:
-            return now, now
-        future = encoded(batch, self.encoder, "future").unflatten(1, (batch.future.shape[1], views, -1))
-        return now, future[:, batch.column(gap), self.view]
+        now = frame_tokens(batch, self.encoder, self.view)
+        return now, now if gap == 0 else frame_tokens(batch, self.encoder, self.view, batch.column(gap))
 
     def encode(self, batch: Batch, gap: int) -> Float[Tensor, "B K Z"]:
         return self.down(self.former(*self.frames(batch, gap))).float()
@@ -240,7 +215,7 @@ class Config(Blueprint):
         perceptual = "features" if on_meta() and self.perceptual == "auto" else self.perceptual
         model = LatentActionModel(encoder, former, bottleneck, painter, self.latent, self.view, perceptual)
         if self.weights != "none" and not on_meta():
-            load_run(model, self.weights)
+            take(model, "lam", self.weights, "latent action model; train the arm `lam`")
         return model
 
     def _check(self, sizes: Sizes) -> None:
@@ -252,20 +227,3 @@ class Config(Blueprint):
             raise UserError(f"images of {sizes.image} pixels do not divide into painted patches of {self.patch}")
         if not 0 <= self.view < sizes.views:
             raise UserError(f"there is no camera {self.view}: the data has {sizes.views}")
-
-
-def load_run(model: LatentActionModel, weights: str) -> None:
-    """Give a latent action model the weights that it has in a finished run, its own or a joint one.
-
-    Raises:
-        UserError: that run has no such model, or one of another architecture.
-    """
-    run = located(weights)
-    export = run_export(run)
-    if export is None:
-        raise UserError(f"{run} is no run folder: it has no config.yaml")
-    with one_line(str(run), "this latent action model"):
-        found = {match[1]: value for name, value in exported(export).items() if (match := re.match(r"objectives\.\w+\.lam\.(.*)", name))}
-        if not found:
-            raise ValueError("it has no latent action model; train the arm `lam`")
-        model.load_state_dict(found)

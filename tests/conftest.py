@@ -1,6 +1,10 @@
 """What do many tests share?  A small data set on disk, the sizes of a small network, and one batch with every kind of gap."""
 
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of two threads each would wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

@@ -170,7 +170,7 @@ def test_damaged_exports_are_named(toy_data: Path, tmp_path: Path) -> None:
     run.train(quick(toy_data, 4), tmp_path / "a")
     path = tmp_path / "a" / "export" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"weights.safetensors does not fit its config.yaml or is damaged"):
+    with pytest.raises(UserError, match=r"weights.safetensors do not fit its config.yaml or are damaged"):
         Policy.load(tmp_path / "a")
     with pytest.raises(UserError, match="is not an exported policy"):
         Policy.load(tmp_path)

@@ -49,6 +49,14 @@ def encoded(batch: Batch, encoder: Encoder, which: Literal["now", "future"]) -> 
     return tokens.flatten(1, -2)
 
 
+def frame_tokens(batch: Batch, encoder: Encoder, view: int, column: int | None = None) -> Float[Tensor, "B P E"]:
+    """The tokens of one camera's present frame, or of the future frame in this column."""
+    views = batch.image.shape[2]
+    if column is None:
+        return encoded(batch, encoder, "now").unflatten(1, (batch.image.shape[1], views, -1))[:, -1, view]
+    return encoded(batch, encoder, "future").unflatten(1, (batch.future.shape[1], views, -1))[:, column, view]
+
+
 class FeatureStore:
     """The features of one encoder for recorded episodes, memory-mapped when first used.
 

@@ -1,12 +1,13 @@
 """What are the plugs?  Everything an arm can be put together from, as abstract classes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -70,6 +71,9 @@ class Objective(nn.Module, ABC):
     def join(self, observer: nn.Module) -> None:
         """Called once, when the hybrid is put together: what copies a part of the observer does it now."""
 
+    def settle(self, batches: Iterable[Batch]) -> None:
+        """Called once before training, with some training batches: statistics of frozen features are measured now."""
+
     def after_step(self, observer: nn.Module) -> None:
         """Called after every step of the optimiser (targets that follow the observer by EMA)."""
 
@@ -117,7 +121,22 @@ class Quantised(NamedTuple):
     penalty: Float[Tensor, "B"]
 
 
-class LatentActions(nn.Module, ABC):
+class Freezable(nn.Module):
+    """A part that can be kept as it is while the network around it trains."""
+
+    frozen = False
+
+    def freeze(self) -> None:
+        """Nothing moves it any more: no gradient, no code, whatever mode the network around it is in."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Freezable":
+        return super().train(mode and not self.frozen)
+
+
+class LatentActions(Freezable, ABC):
     """What happened between two frames, as K tokens of Z numbers: an inverse model and a forward model without action labels.
 
     Frames are those of one camera; the first is the present frame of a window, the second lies `gap` control steps ahead, and
@@ -135,16 +154,6 @@ class LatentActions(nn.Module, ABC):
     codes: int
     view: int
     by_lpips: bool
-    frozen = False
-
-    def freeze(self) -> None:
-        """Nothing moves it any more: no gradient, no code, whatever mode the network around it is in."""
-        self.frozen = True
-        self.requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> "LatentActions":
-        return super().train(mode and not self.frozen)
 
     @abstractmethod
     def encode(self, batch: Batch, gap: int) -> Float[Tensor, "B K Z"]:
@@ -165,6 +174,72 @@ class LatentActions(nn.Module, ABC):
     @abstractmethod
     def attention(self, batch: Batch, gap: int) -> Float[Tensor, "B K P"]:
         """How much each token looks at each patch of the second frame; sums to at most 1."""
+
+
+class Residuals(Freezable, ABC):
+    """What changed between two frames in a frozen feature space, as K tokens of Z numbers, and the second frame from these.
+
+    Attributes:
+        tokens, width: K and Z.
+        encoder: the frozen feature space.
+        view: the camera.
+    """
+
+    tokens: int
+    width: int
+    encoder: "Encoder"
+    view: int
+
+    @abstractmethod
+    def encode(self, now: Float[Tensor, "n P E"], future: Float[Tensor, "n P E"]) -> Float[Tensor, "n K Z"]:
+        """The latent of a pair of frames."""
+
+    @abstractmethod
+    def decode(self, now: Float[Tensor, "n P E"], latent: Float[Tensor, "n K Z"]) -> Float[Tensor, "n P E"]:
+        """The second frame's tokens."""
+
+
+class WorldModel(Objective):
+    """Predicts the tokens of a future frame, in a frozen feature space, from the present ones and the actions between.
+
+    Attributes:
+        view: the camera.
+        steps: of sampling; 1 where nothing is sampled.
+        horizon: control steps that one prediction can look ahead; `every` divides all horizons that it knows.
+    """
+
+    view: int
+    steps: int
+    horizon: int
+    every: int = 1
+
+    @property
+    @abstractmethod
+    def encoder(self) -> "Encoder":
+        """The frozen feature space."""
+
+    @abstractmethod
+    def predict(
+        self,
+        batch: Batch,
+        now: Float[Tensor, "B P E"],
+        action: Float[Tensor, "B H A"],
+        keep: Bool[Tensor, "B H"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "B P E"]:
+        """The tokens after the actions that `keep` counts; H is at most `horizon`.
+
+        Args:
+            batch: what else was known when the prediction was asked for (state, instruction); its frames are not looked at.
+            now: tokens to start from: of the present frame, or predicted ones.
+            action: scaled to [-1, 1]; what lies behind the kept ones is not read.
+            keep: the first h of H, the same or another h in every window.
+            generator: of the noise.
+        """
+
+    @abstractmethod
+    def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
+        """These tokens as an image in [0, 1], through a frozen decoder that all models of one feature space share."""
 
 
 class Denoiser(Objective):

@@ -27,7 +27,7 @@ from .batch import Batch, Needs
 from .data import Normaliser, Window, Windows
 from .episodes import open_task
 from .errors import UserError
-from .features import encoded
+from .features import frame_tokens
 from .files import write_atomically, write_json
 from .interfaces import RARE, Encoder, LatentActions, Sizes
 from .regress import Seen, principal, probes
@@ -65,10 +65,8 @@ class Subject:
 
     def change(self, batch: Batch) -> Float[Tensor, "B P E"]:
         """The encoder's tokens of the second frame less those of the first."""
-        views, view = batch.image.shape[2], self.lam.view
-        now = encoded(batch, self.encoder, "now").unflatten(1, (-1, views, self.encoder.grid[0] * self.encoder.grid[1]))
-        future = encoded(batch, self.encoder, "future").unflatten(1, (-1, *now.shape[2:4]))
-        return future[:, batch.column(self.gap), view] - now[:, -1, view]
+        now = frame_tokens(batch, self.encoder, self.lam.view)
+        return frame_tokens(batch, self.encoder, self.lam.view, batch.column(self.gap)) - now
 
     def quantised(self, batch: Batch) -> tuple[Tensor, Any]:
         """The latent before and after its bottleneck."""
