@@ -22,6 +22,7 @@ from wmzoo.interfaces import Blueprint, Encoder, Residuals, Sizes
 from .attention import VitBlock
 from .backbones import on_meta
 from .parts import require_frozen, take
+from .world import xavier
 
 Reads = Literal["sub", "concat"]
 Writes = Literal["frame", "change"]
@@ -56,14 +57,6 @@ class TokenTransformer(nn.Module):
         for i, block in enumerate(self.blocks, start=1):
             x = block(x, wanted if i == len(self.blocks) else x.shape[1])
         return self.out(self.norm(x[:, :wanted]))
-
-
-def xavier(network: nn.Module) -> None:
-    """The authors' start: every matrix uniform after Glorot, every bias 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
 
 
 class Autoencoder(Residuals):

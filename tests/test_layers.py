@@ -16,7 +16,7 @@ MAY_IMPORT = {  # room -> the rooms below it, and itself
 }
 NOBODY_IMPORTS = {"tests", "notebooks", "conftest"}
 FLOORS = [  # inside wmzoo/: a module imports from lower floors only
-    {"batch", "shapes", "errors", "kernels"},
+    {"batch", "shapes", "errors", "kernels", "standard"},
     {"files", "clock", "stats", "regress"},
     {"question", "sample", "episodes"},
     {"interfaces"},

@@ -34,6 +34,7 @@ def tiny(name: str, root: Path) -> tuple[Experiment, Windows]:
 def memorise(arm: Experiment, net: Hybrid, batch: Batch, steps: int) -> list[float]:
     """Train on one batch alone; returns the total loss of every step."""
     torch.manual_seed(0)
+    net.settle(lambda: [batch])
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, betas=(0.9, 0.99))
     curve = []
     for step in range(steps):

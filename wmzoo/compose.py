@@ -1,6 +1,6 @@
 """How do many objectives share one pass?  A hybrid asks them all, runs the trunk once, and lets each mark what it sees."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import torch
@@ -101,6 +101,11 @@ class Hybrid(nn.Module):
             return denoiser.read(self.trunk({**streams, **denoiser.embed(noisy, clock, batch)}, memory=memory), batch)
 
         return denoiser.executable(denoiser.sample(predict, noise, steps))
+
+    def settle(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """To be called once before training: every objective measures what it wants on some training batches."""
+        for objective in self.objectives.values():
+            objective.settle(batches())
 
     def after_step(self) -> None:
         """To be called after every step of the optimiser."""

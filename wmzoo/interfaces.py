@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -197,6 +197,18 @@ class Residuals(Freezable, ABC):
     @abstractmethod
     def decode(self, now: Float[Tensor, "n P E"], latent: Float[Tensor, "n K Z"]) -> Float[Tensor, "n P E"]:
         """The second frame's tokens."""
+
+
+class ConditionalFlow(nn.Module, ABC):
+    """A velocity over some value, given what a condition stage has made of the present tokens and of the actions."""
+
+    @abstractmethod
+    def condition(self, now: Float[Tensor, "B P E"], action: Float[Tensor, "B H A"], keep: Bool[Tensor, "B H"]) -> Any:
+        """Once for all steps.  `keep` marks the actions that are meant; none is an action-free window."""
+
+    @abstractmethod
+    def velocity(self, noisy: Float[Tensor, "B N X"], clock: Float[Tensor, "B"], condition: Any) -> Float[Tensor, "B N X"]:
+        """From source (0) to data (1), at a clock."""
 
 
 class WorldModel(Objective):

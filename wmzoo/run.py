@@ -39,6 +39,8 @@ from .interfaces import Sizes, View
 from .module import ZooData, ZooModule, run_loop
 from .tasks import resolve
 
+SETTLING = 16  # training batches on which statistics of frozen features are measured
+
 
 def train(arm: Experiment, out: Path) -> None:
     """Train an arm into a folder, from where it stopped; then export what plays.
@@ -67,6 +69,9 @@ def train(arm: Experiment, out: Path) -> None:
     module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
     module.rehearse(windows.train(0)[:2])
     windows.cache(hybrid)
+    if not checkpoint.exists():
+        hybrid.eval().settle(lambda: (windows.train(step) for step in range(SETTLING)))
+        hybrid.train()
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out), warnings.catch_warnings():
         write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))

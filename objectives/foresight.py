@@ -1,0 +1,205 @@
+"""A world model predicts the tokens of a future frame from the present ones and the actions between.  The base of four of them.
+
+Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv:2210.02747; RLA-WM 2026, arXiv:2605.07079.
+    t ~ sampler, x_t = (1 - t) source + t x, v = x - source       wmzoo.clock.interpolate
+    L = mean (V - v)^2 + mean |V - v|                             velocity_errors
+    x <- source; x <- x + V / K at t = 0, 1/K, ..., (K-1)/K       wmzoo.sample.euler
+The chunk ends h steps ahead, h drawn uniformly for each window; actions behind it are not read.  Windows without recorded actions,
+or past the end of their episode, do not count: a world model listens.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from wmzoo.batch import Batch, Needs
+from wmzoo.clock import SAMPLERS, draw, interpolate, velocity
+from wmzoo.errors import UserError, unknown
+from wmzoo.features import frame_tokens
+from wmzoo.interfaces import ConditionalFlow, Encoder, WorldModel
+from wmzoo.question import Hidden, Question, Score
+from wmzoo.sample import euler
+from wmzoo.shapes import checked
+
+
+@checked
+def velocity_errors(prediction: Float[Tensor, "B N X"], target: Float[Tensor, "B N X"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Squared and absolute error of the velocity, averaged over the numbers of each window."""
+    error = prediction - target
+    return error.square().mean(dim=(1, 2)), error.abs().mean(dim=(1, 2))
+
+
+@checked
+def skill(predicted: Float[Tensor, "B P E"], now: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> Float[Tensor, ""]:
+    """One minus the absolute error as a part of the error of copying the present: 1 is perfect, 0 is no better than a copy."""
+    return 1 - (predicted - future).abs().mean() / (now - future).abs().mean().clamp(min=1e-12)
+
+
+class Seen(NamedTuple):
+    """What a world model learns from in one batch; `keep` counts the actions that lead to the future frame."""
+
+    now: Float[Tensor, "B P E"]
+    future: Float[Tensor, "B P E"]
+    action: Float[Tensor, "B H A"]
+    keep: Bool[Tensor, "B H"]
+    valid: Bool[Tensor, "B"]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What is common to all world models of an arm.
+
+    Attributes:
+        view: camera.
+        horizon: control steps of a chunk; the largest gap between frames.
+        nearest: the smallest gap.
+    """
+
+    view: int
+    horizon: int
+    nearest: int
+
+
+class Foresight(WorldModel):
+    """What all world models share: the frames, the actions between, and a decoder for looking.
+
+    Args:
+        lens: camera and gaps.
+        pixels: frozen decoder to pixels.
+    """
+
+    def __init__(self, lens: Lens, pixels: nn.Module, steps: int) -> None:
+        super().__init__()
+        if not 1 <= lens.nearest <= lens.horizon:
+            raise UserError(f"frames lie 1 to {lens.horizon} steps ahead (the chunk), not {lens.nearest} or more")
+        if steps < 1:
+            raise UserError(f"sampling takes at least one step, not {steps}")
+        self.view, self.horizon, self.nearest, self.pixels, self.steps = lens.view, lens.horizon, lens.nearest, pixels, steps
+        freeze = getattr(pixels, "freeze", None)
+        if freeze is not None:
+            freeze()
+
+    @property
+    @abstractmethod
+    def encoder(self) -> Encoder: ...
+
+    def needs(self) -> Needs:
+        return Needs(futures=((self.nearest, self.horizon),))
+
+    def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
+        return self.pixels(tokens)
+
+    def seen(self, batch: Batch, column: int = 0) -> Seen:
+        """Frames and actions of a batch; what is not there is 0 and never valid."""
+        now = frame_tokens(batch, self.encoder, self.view).float()
+        future = frame_tokens(batch, self.encoder, self.view, column).float()
+        ahead = torch.arange(batch.action.shape[1], device=batch.action.device)
+        keep = ahead < batch.offset[:, column, None]
+        recorded = batch.action_mask.all(dim=2)
+        valid = batch.has_future[:, column] & (recorded | ~keep).all(dim=1)
+        action = torch.where(batch.action_mask, batch.action, 0.0)
+        return Seen(now, torch.where(valid[:, None, None], future, now), action, keep & valid[:, None], valid)
+
+    @abstractmethod
+    def errors(self, seen: Seen) -> dict[str, Float[Tensor, "B"]]:
+        """Every term of the loss for each window."""
+
+    def forward(self, batch: Batch) -> Question:
+        seen = self.seen(batch)
+
+        def score(_: Hidden) -> dict[str, Score]:
+            return {name: Score(value, seen.valid) for name, value in self.errors(seen).items()}
+
+        def watch(_: Hidden) -> dict[str, Tensor]:
+            rows = seen.valid.nonzero().flatten()[:16]  # sampling all would cost more than training
+            if len(rows) < 2:
+                return {}
+            few = Seen(*(part[rows] for part in seen))
+            generator = torch.Generator(few.now.device).manual_seed(0)
+            predicted = self.predict(batch[rows], few.now, few.action, few.keep, generator)
+            return {"skill": skill(predicted, few.now, few.future)}
+
+        return Question({}, frozenset(), score, watch)
+
+
+class FlowForesight(Foresight):
+    """A world model that follows a velocity from a source to the future, in tokens or in latents.
+
+    Args:
+        network: the velocity and what conditions it.
+        lens, pixels, steps: as above; K sampling steps.
+        sampler: of training clocks.
+    """
+
+    def __init__(self, network: ConditionalFlow, lens: Lens, pixels: nn.Module, steps: int, sampler: str) -> None:
+        super().__init__(lens, pixels, steps)
+        if sampler not in SAMPLERS:
+            raise unknown("clock sampler", sampler, SAMPLERS)
+        self.network, self.sampler = network, sampler
+
+    @abstractmethod
+    def goal(self, seen: Seen) -> Float[Tensor, "B N X"]:
+        """What is generated, standardised."""
+
+    @abstractmethod
+    def source(self, now: Float[Tensor, "B P E"], like: tuple[int, ...], generator: torch.Generator | None) -> Float[Tensor, "B N X"]:
+        """Where the path starts; without a generator torch's own noise is drawn, as in training."""
+
+    @abstractmethod
+    def arrive(self, now: Float[Tensor, "B P E"], x: Float[Tensor, "B N X"]) -> Float[Tensor, "B P E"]:
+        """The tokens of the future frame from what was generated."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """N and X of what is generated."""
+
+    def look(self, now: Float[Tensor, "B P E"]) -> Float[Tensor, "B P E"]:
+        """The present tokens as the network reads them."""
+        return now
+
+    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
+        """Training clocks."""
+        return draw(self.sampler, n, device)
+
+    def errors(self, seen: Seen) -> dict[str, Float[Tensor, "B"]]:
+        x, now = self.goal(seen), self.look(seen.now)
+        source, clock = self.source(seen.now, x.shape, None), self.clocks(len(x), x.device)
+        condition = self.network.condition(now, seen.action, seen.keep)
+        predicted = self.network.velocity(interpolate(source, x, clock), clock, condition)
+        mse, l1 = velocity_errors(predicted, velocity(source, x))
+        return {"mse": mse, "l1": l1}
+
+    def predict(
+        self,
+        batch: Batch,
+        now: Float[Tensor, "B P E"],
+        action: Float[Tensor, "B H A"],
+        keep: Bool[Tensor, "B H"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "B P E"]:
+        condition = self.network.condition(self.look(now), action, keep)
+        start = self.source(now, (len(now), *self.shape), generator)
+        return self.arrive(now, self.follow(lambda x, t: self.network.velocity(x, t, condition), start))
+
+    def follow(self, field: Any, start: Tensor) -> Tensor:
+        """K steps along the field."""
+        return euler(field, start, self.steps)
+
+
+def noise(like: tuple[int, ...], generator: torch.Generator | None, near: Tensor) -> Tensor:
+    """Standard normal, on the device of `near`."""
+    if near.is_meta:
+        return near.new_zeros(like)
+    return torch.randn(like, generator=generator, device=near.device)
+
+
+def present(batches: Iterable[Batch], encoder: Encoder, view: int) -> list[Tensor]:
+    """The present tokens of some batches, for statistics."""
+    with torch.no_grad():
+        return [frame_tokens(batch, encoder, view).float() for batch in batches]

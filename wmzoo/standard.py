@@ -1,0 +1,48 @@
+"""How does a latent get mean 0 and deviation 1?  By statistics measured once, on training data, and kept with the weights."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Scaling = Literal["measured", "tenth"]
+
+
+class Standardiser(nn.Module):
+    """(x - mean) / deviation, number by number.
+
+    Args:
+        shape: of the numbers that each have statistics; what comes before it is averaged over.
+        scaling: "measured", or "tenth", which divides by ten whatever the data (RLA-WM's published code).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, *shape: int, scaling: Scaling = "measured") -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("deviation", torch.full(shape, 10.0 if scaling == "tenth" else 1.0))
+
+    @torch.no_grad()
+    def fit(self, samples: Iterable[Float[Tensor, "n *shape"]]) -> None:
+        """Measure; a number that never changes keeps a deviation of 1.  Nothing happens where nothing is measured."""
+        if self.scaling == "tenth":
+            return
+        seen = torch.cat([part.flatten(0, part.ndim - self.mean.ndim - 1).double() for part in samples])
+        if len(seen) < 2:
+            return
+        deviation = seen.std(dim=0)
+        self.mean.copy_(seen.mean(dim=0))
+        self.deviation.copy_(torch.where(deviation < 1e-6, 1.0, deviation))
+
+    def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Standardised."""
+        return (x - self.mean) / self.deviation
+
+    def back(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """As it was."""
+        return x * self.deviation + self.mean
