@@ -21,7 +21,7 @@ SIZES: dict[Scale, dict[str, Any]] = {
 }
 OPTIMS = {
     "tiny": Optim(steps=300, lr=2e-3, ema=0.0, chapter=50),
-    "small": Optim(steps=4000, decay=0.0, ema=0.0, chapter=500),
+    "small": Optim(steps=1500, decay=0.0, ema=0.0),
     "base": Optim(steps=40_000, lr=3e-4, decay=0.0, ema=0.0),
     "paper": Optim(steps=100_000, lr=1e-4, betas=(0.9, 0.999), decay=0.0, ema=0.0),
 }

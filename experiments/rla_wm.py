@@ -18,7 +18,7 @@ from . import feature_space, rla
 WIDTH, DEPTH, HEADS = ({"tiny": 32, "small": 128, "base": 384}, {"tiny": 2, "small": 6, "base": 12}, {"tiny": 2, "small": 4, "base": 6})
 OPTIMS = {
     "tiny": Optim(steps=400, lr=2e-3, ema=0.0, chapter=50),
-    "small": Optim(steps=4000, decay=0.0, chapter=500),
+    "small": Optim(steps=1500, decay=0.0),
     "base": Optim(steps=60_000, lr=3e-4, decay=0.0),
     "paper": Optim(steps=100_000, lr=1e-4, betas=(0.9, 0.999), decay=0.0, ema=0.0),
 }

@@ -25,8 +25,8 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"config"},
     {"module", "registry", "flops"},
     {"run", "doctor"},
-    {"rollout", "probe"},
-    {"bench", "demo"},
+    {"rollout", "probe", "compare"},
+    {"bench", "demo", "world"},
     {"cli"},
     {"__main__"},
 ]

@@ -101,23 +101,35 @@ def evaluate(
     processes: int = CORES,
     tuning: bool = False,
     videos: bool = True,
+    predict: bool = False,
+    windows: int = 512,
+    data: str = "",
     json: bool = False,
 ) -> None:
-    """Play a trained policy from fixed start states.
+    """Play a trained policy from fixed start states; or measure what a world model foresees, on recorded validation windows.
 
     Args:
         run: folder of a run or of its export.
-        tasks: tasks to play; those it was trained on unless given.
+        tasks: tasks to play, or whose episodes to foresee; those it was trained on unless given.
         handles: start states of each task.
         processes: simulators at once.
         tuning: use the list of handles for recipe work.
         videos: film one success and one failure of each task.
-        json: print eval.json.
+        predict: measure predictions, although the run has a policy.
+        windows: on which predictions are measured.
+        data: folder of recorded episodes for that; the one it was trained on unless given.
+        json: print eval.json or world.json.
     """
     from .rollout import evaluate, table
-    from .run import Policy
+    from .run import Policy, plays
     from .tasks import resolve
 
+    if predict or not plays(Path(run)):
+        from .compare import table as foreseen
+        from .world import evaluate as foresee
+
+        found = foresee(Path(run), tasks, data, _positive("--windows", windows))
+        return _show(found, json, lambda: foreseen(found))
     names = resolve(tasks or Policy.load(Path(run)).tasks)
     result = evaluate(Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos)
     _show(result, json, lambda: table(result))
@@ -154,6 +166,22 @@ def probe(run: Positional[str], tasks: tuple[str, ...] = (), data: str = "", win
 
     result = probe(Path(run), tasks, data, _positive("--windows", windows))
     _show(result, json, lambda: table(result))
+
+
+def compare(runs: Positional[tuple[str, ...]], out: str = "runs/compare", json: bool = False) -> None:
+    """World models side by side: errors over horizon, frames, cost.  Runs of one arm are its training seeds.
+
+    Args:
+        runs: folders of runs that `wmzoo eval` has measured.
+        out: folder for compare.json, compare.png and frames.png.
+        json: print numbers alone.
+    """
+    from .compare import compare, compare_table
+
+    if not runs:
+        raise UserError("which runs?  wmzoo compare RUN RUN ...")
+    result = compare([Path(run) for run in runs], Path(out))
+    _show(result, json, lambda: compare_table(result))
 
 
 def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:
@@ -195,6 +223,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "rate": rate,
     "probe": probe,
+    "compare": compare,
     "flops": flops,
     "bench": bench,
     "demo": demo,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .batch import Batch, Needs
 from .errors import UserError
-from .interfaces import Denoiser, Objective, Trunk
+from .interfaces import Denoiser, Objective, Trunk, WorldModel
 from .question import Hidden, Question, Score, Stream
 
 
@@ -84,6 +84,11 @@ class Hybrid(nn.Module):
             if isinstance(objective, Denoiser) and objective.stream == "action":
                 return objective
         raise UserError(f"this arm has no policy: none of its objectives {sorted(self.objectives)} generates actions")
+
+    @property
+    def world_model(self) -> WorldModel | None:
+        """The objective that predicts a future frame, if there is one."""
+        return next((objective for objective in self.objectives.values() if isinstance(objective, WorldModel)), None)
 
     @torch.no_grad()
     def act(self, batch: Batch, noise: Float[Tensor, "B H A"], steps: int) -> Float[Tensor, "B H A"]:

@@ -35,7 +35,7 @@ from .data import Normaliser, Windows, byte_tokens, to_image
 from .episodes import open_task
 from .errors import UserError
 from .files import alone_in, exported, read_json, text_hash, write_atomically, write_json
-from .interfaces import Sizes, View
+from .interfaces import Denoiser, Sizes, View
 from .module import ZooData, ZooModule, run_loop
 from .tasks import resolve
 
@@ -241,6 +241,19 @@ def load_hybrid(run: Path) -> tuple[Experiment, Hybrid, dict[str, Any]]:
     with _whole(folder):
         hybrid.load_state_dict(exported(folder))
     return arm, hybrid, facts
+
+
+def plays(run: Path) -> bool:
+    """True if a finished run has a policy.
+
+    Raises:
+        UserError: it is not a run, or its training has not ended.
+    """
+    folder = run / "export" if (run / "export").exists() else run
+    facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
+    with torch.device("meta"):
+        hybrid = build(config.load(folder / "config.yaml"), Sizes(**facts["sizes"]))
+    return any(isinstance(objective, Denoiser) and objective.stream == "action" for objective in hybrid.objectives.values())
 
 
 @contextmanager

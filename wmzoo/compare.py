@@ -1,0 +1,170 @@
+"""How do world models compare?  Side by side, on the same windows: tables, errors over horizon, frames."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .errors import UserError
+from .files import read_json, write_atomically, write_json
+from .stats import hierarchical
+
+
+def strip(rows: dict[str, np.ndarray]) -> Figure:
+    """Rows of images with a name on the left."""
+    first = next(iter(rows.values()))
+    figure = Figure(figsize=(1.5 * len(first) + 1.2, 1.55 * len(rows)), layout="constrained")
+    for axes, (name, images) in zip(figure.subplots(len(rows), len(first), squeeze=False), rows.items(), strict=True):
+        axes[0].set_ylabel(name, fontsize=8)
+        for axis, image in zip(axes, images, strict=True):
+            axis.imshow(image.astype(float).clip(0, 1))
+            axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def save_picture(path: Path, figure: Figure) -> None:
+    write_atomically(path, lambda draft: figure.savefig(draft, dpi=150, format="png"))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or n/a."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result in words."""
+    head = f"{result['run']}: {result['kind']} of {result['arm']}, {result['n']} windows of {result['episodes']} validation episodes"
+    lines = [head, f"{'':18} {'ahead':>5} {'l1':>7} {'copy':>7} {'skill':>6} {'95% interval':>16} {'moving':>7} {'cosine':>7} {'found':>6}"
+                   f" {'psnr':>6} {'ssim':>6} {'lpips':>6}"]  # fmt: skip
+    for way, horizons in result["ways"].items():
+        for ahead, row in horizons.items():
+            low, high = row["skill_interval"]
+            lines.append(
+                f"{way:18} {ahead:>5} {row['l1']:7.4f} {row['copied']:7.4f} {row['skill']:+6.2f} [{low:+6.2f}, {high:+6.2f}]"
+                f" {row['moving_ratio']:7.3f} {row['cosine']:7.4f} {row['found']:6.2f} {number(row.get('psnr'), 1):>6}"
+                f" {number(row.get('ssim')):>6} {number(row.get('lpips')):>6}"
+            )
+    first = next(iter(result["ways"].values()))
+    for ahead, row in first.items():
+        pixels = f", ssim {row['copy ssim']:.3f}; decoder with the true tokens: ssim {row['seen ssim']:.3f}" if "copy ssim" in row else ""
+        lines.append(f"copy of the present, {ahead} ahead: found {row['copy found']:.2f}{pixels}")
+    if "listens" in result:
+        heard, back = result["listens"], result["recovers"]
+        lines.append(
+            f"listens: skill {heard['skill']:+.2f}, with another window's actions {heard['with_others_actions']:+.2f}; "
+            f"difference {heard['difference']:+.2f} [{heard['interval'][0]:+.2f}, {heard['interval'][1]:+.2f}], n = {heard['n']}"
+        )
+        lines.append(f"recovers the mean action of {back['steps']} steps: R\u00b2 {back['r2']:.2f}, n = {back['n']}")
+    for name, row in result.get("order", {}).items():
+        lines.append(f"half a latent, {name}: half-way frame nearest of 5 in {row['nearest']:.2f} (chance .20), mean rank {row['mean_rank']:.2f}"
+                     f" (chance 2), n = {row['n']}")  # fmt: skip
+    price = result["cost"]
+    lines.append(
+        f"cost of one prediction: {price['GFLOP']:.3f} GFLOP and {price['encoder_GFLOP']:.3f} for the encoder, {price['milliseconds']:.1f} ms with "
+        f"{price['threads']} threads, {price['parameters']:,} parameters"
+    )
+    return "\n".join(lines)
+
+
+def compare(runs: list[Path], out: Path) -> dict[str, Any]:
+    """Several evaluated runs side by side; runs of one arm are its training seeds.  Writes compare.json, compare.png and frames.png.
+
+    Raises:
+        UserError: a run was not evaluated, or not on the same windows, or not in the same feature space.
+    """
+    results = [read_json(run / "world.json", "an evaluated world model", f"type: wmzoo eval {run}") for run in runs]
+    arms: dict[str, list[int]] = {}
+    for i, (run, result) in enumerate(zip(runs, results, strict=True)):
+        if result["kind"] != "world model":
+            raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
+        for what in ("feature_space", "data", "n"):
+            if result[what] != results[0][what]:
+                raise UserError(f"{run} and {runs[0]} differ in {what.replace('_', ' ')}: their errors cannot be compared")
+        arms.setdefault(result["arm"], []).append(i)
+    stored = [dict(np.load(run / "world.npz")) for run in runs]
+    task, horizons = stored[0]["task"], list(results[0]["ways"]["prediction"])
+    rows: dict[str, Any] = {}
+    for name, chosen in arms.items():
+        row: dict[str, Any] = {"seeds": [results[i]["seed"] for i in chosen], "horizons": {}}
+        for ahead in horizons:
+            metrics = {}
+            for metric in ("l1", "cosine", "found", "psnr", "ssim", "lpips"):
+                key = f"prediction/{ahead}/{metric}"
+                if all(key in stored[i] for i in chosen):
+                    metrics[metric] = _interval([stored[i][key] for i in chosen], task)
+            copied = float(stored[0][f"prediction/{ahead}/copied"].mean())
+            value, low, high = (metrics["l1"][k] for k in ("mean", "low", "high"))
+            metrics["skill"] = {"mean": 1 - value / copied, "low": 1 - high / copied, "high": 1 - low / copied}
+            row["horizons"][ahead] = metrics
+        row["listens"] = float(np.mean([results[i]["listens"]["difference"] for i in chosen]))
+        row["recovers"] = float(np.mean([results[i]["recovers"]["r2"] for i in chosen]))
+        row["cost"] = results[chosen[0]]["cost"]
+        rows[name] = row
+    summary = {"runs": [str(run) for run in runs], "n": results[0]["n"], "tasks": results[0]["tasks"], "arms": rows}
+    first = results[0]["ways"]["prediction"]
+    summary["copy"] = {
+        ahead: {m: first[ahead].get(f"copy {m}") for m in ("found", "ssim")} | {"l1": first[ahead]["copied"]} for ahead in horizons
+    }
+    summary["decoder"] = {ahead: first[ahead].get("seen ssim") for ahead in horizons}
+    write_json(out / "compare.json", summary)
+    save_picture(out / "compare.png", curves(summary))
+    frames = {"now": stored[0]["now"], "later": stored[0]["later"], "later, decoded": stored[0]["seen"]}
+    save_picture(out / "frames.png", strip({**frames, **{name: stored[chosen[0]]["predicted"] for name, chosen in arms.items()}}))
+    return summary
+
+
+def _interval(seeds: list[np.ndarray], task: np.ndarray) -> dict[str, float]:
+    """Mean and bootstrap interval over seeds, and over windows within tasks."""
+    size = min(int((task == t).sum()) for t in np.unique(task))
+    cube = [[values[task == t][:size].tolist() for t in np.unique(task)] for values in seeds]
+    _, low, high = hierarchical(cube, draws=2000)
+    return {"mean": float(np.mean(seeds)), "low": low, "high": high}
+
+
+def curves(summary: dict[str, Any]) -> Figure:
+    """Error over horizon as a part of a copy's, share found, and SSIM; bands are 95% intervals."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    ahead = [int(a) for a in summary["copy"]]
+    titles = {"skill": "feature error / error of a copy", "found": "own future found among 64", "ssim": "SSIM of the painted prediction"}
+    for axis, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        for colour, (name, row) in enumerate(summary["arms"].items()):
+            values = [row["horizons"][str(a)].get(metric) for a in ahead]
+            if all(values):
+                mean, low, high = ([v[k] for v in values] for k in ("mean", "low", "high"))
+                if metric == "skill":
+                    mean, low, high = [1 - v for v in mean], [1 - v for v in high], [1 - v for v in low]
+                axis.plot(ahead, mean, marker="o", ms=3, color=f"C{colour}", label=name)
+                axis.fill_between(ahead, low, high, color=f"C{colour}", alpha=0.2, lw=0)
+        copy = [1.0] * len(ahead) if metric == "skill" else [summary["copy"][str(a)][metric] for a in ahead]
+        if None not in copy:
+            axis.plot(ahead, copy, color="k", ls=":", label="copy of the present")
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="control steps ahead", xticks=ahead)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
+    return figure
+
+
+def compare_table(summary: dict[str, Any]) -> str:
+    """The comparison in words: one line an arm and horizon, and what it costs."""
+    lines = [f"{summary['n']} windows of {', '.join(summary['tasks'])}; 95% intervals over training seeds and windows"]
+    for ahead, copy in summary["copy"].items():
+        lines.append(
+            f"{ahead} steps ahead{'':12} {'l1':>7} {'skill':>6} {'95% interval':>16} {'found':>6} {'psnr':>6} {'ssim':>6} {'lpips':>6}"
+        )
+        ssim, decoder = number(copy["ssim"]), number(summary["decoder"][ahead])
+        lines.append(f"  {'copy':24} {copy['l1']:7.4f} {0:+6.2f} {'':16} {copy['found']:6.2f} {'':6} {ssim:>6}  (decoder: {decoder})")
+        for name, row in summary["arms"].items():
+            m, seeds = row["horizons"][ahead], f"{name} ({len(row['seeds'])} seeds)"
+            extra = [number(m[k]["mean"] if k in m else None, 1 if k == "psnr" else 3) for k in ("psnr", "ssim", "lpips")]
+            lines.append(
+                f"  {seeds:24} {m['l1']['mean']:7.4f} {m['skill']['mean']:+6.2f} "
+                f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f} {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}"
+            )
+    lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>8}")
+    for name, row in summary["arms"].items():
+        c = row["cost"]
+        lines.append(
+            f"  {name:24} {c['GFLOP']:8.3f} {c['milliseconds']:7.1f} {c['parameters']:12,} {row['listens']:+8.2f} {row['recovers']:8.2f}"
+        )
+    return "\n".join(lines)

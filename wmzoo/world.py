@@ -1,0 +1,374 @@
+"""How well does a world model foresee?  In its feature space and in pixels, at several horizons, next to a copy of the present.
+
+All models are asked about the same validation windows, as recorded: those that have every frame up to two chunks ahead.
+    l1        mean |s_hat - s| over tokens and numbers
+    skill     1 - l1 / l1 of the present frame
+    cosine    mean over tokens
+    found     share of windows whose prediction is nearest, by l1, to its own future among 64 of all episodes
+    psnr ssim lpips   of the prediction painted by the shared decoder, against the frame; "seen" is the decoder with the true tokens
+    listens   skill with the true actions less skill with those of another window
+    recovers  R^2 of the mean action of a chunk, found by descending the model's own error from zero
+A prediction two chunks ahead is made from the model's own prediction one chunk ahead.
+An autoencoder of residuals is asked the same with its own latent of the true future, without one, and with another window's; and
+whether half of a latent is half of the way (`order`).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from . import registry
+from .batch import Batch, Needs
+from .compare import save_picture, strip
+from .data import Normaliser, Window, Windows
+from .episodes import open_task
+from .errors import UserError
+from .features import frame_tokens
+from .files import write_atomically, write_json
+from .interfaces import Encoder, Residuals, WorldModel
+from .run import load_hybrid
+from .standard import Standardiser
+from .stats import hierarchical
+from .tasks import resolve
+
+AMONG = 64
+METRICS = ("l1", "copied", "cosine", "found", "psnr", "ssim")
+SHOWN = 6  # windows in a picture
+Predict = Callable[[Batch, Tensor, int, torch.Generator], Tensor]  # batch, present tokens, steps ahead -> tokens
+
+
+@dataclass
+class Subject:
+    """Something that predicts, and the windows it is asked about.
+
+    Attributes:
+        model: the world model, or the autoencoder; its encoder and camera.
+        ways: what is asked for a prediction, by name; the first is the model itself.
+        paint: tokens to pixels; None where there is no decoder.
+        horizons: control steps ahead.
+    """
+
+    model: WorldModel | Residuals
+    encoder: Encoder
+    view: int
+    ways: dict[str, Predict]
+    paint: Callable[[Tensor], Tensor] | None
+    horizons: tuple[int, ...]
+    windows: Windows
+
+    def chosen(self, rows: list[Window], count: int) -> list[Window]:
+        """Windows with all frames, evenly spaced, in an order that mixes episodes; a multiple of 64 if there are that many.
+
+        Raises:
+            UserError: there are fewer than two.
+        """
+        there = [row for row in rows if row.now + max(self.horizons) <= row.episode.length]
+        if len(there) < 2:
+            raise UserError(f"hardly any episode of {', '.join(self.windows.names)} is {max(self.horizons)} steps long")
+        count = min(count, len(there))
+        count -= count % AMONG if count > AMONG else 0
+        picked = [there[i] for i in np.linspace(0, len(there) - 1, count).astype(int)]
+        parts = max(1, count // AMONG)
+        return [row for i in range(parts) for row in picked[i::parts]]
+
+    def gather(self, rows: list[Window]) -> Batch:
+        """Their frames as recorded."""
+        return self.windows.gather(rows, np.zeros((len(rows), 2), int), np.random.default_rng(0))
+
+    def batches(self, rows: list[Window]) -> list[Batch]:
+        """64 at a time."""
+        return [self.gather(rows[i : i + AMONG]) for i in range(0, len(rows), AMONG)]
+
+    def tokens(self, batch: Batch, ahead: int) -> Float[Tensor, "B P E"]:
+        """Of the present frame, or of the one so many steps ahead."""
+        return frame_tokens(batch, self.encoder, self.view, batch.column(ahead) if ahead else None).float()
+
+
+def predictor(model: WorldModel) -> Predict:
+    """A world model asked with the recorded actions; farther than it can look, it goes on from its own prediction."""
+
+    def predict(batch: Batch, now: Tensor, ahead: int, generator: torch.Generator) -> Tensor:
+        for first in range(0, ahead, model.horizon):
+            last = min(ahead, first + model.horizon)
+            action = torch.zeros(len(now), model.horizon, batch.action.shape[2])
+            action[:, : last - first] = batch.action[:, first:last]
+            keep = (torch.arange(model.horizon) < last - first).expand(len(now), -1)
+            now = model.predict(batch, now, action, keep, generator)
+        return now
+
+    return predict
+
+
+def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
+    """An autoencoder that is told the future: by its own latent, by none, by that of another window."""
+
+    def told(change: Callable[[Tensor], Tensor]) -> Predict:
+        def predict(batch: Batch, now: Tensor, ahead: int, _: torch.Generator) -> Tensor:
+            future = frame_tokens(batch, encoder, model.view, batch.column(ahead)).float()
+            return model.decode(now, change(model.encode(now, future)))
+
+        return predict
+
+    return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(1, dims=0))}
+
+
+def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict[str, Any]]:
+    """What a run predicts with, on the data it was trained on, or on other tasks or from another folder; and what it is.
+
+    Raises:
+        UserError: nothing in this run predicts, or it cannot read this data.
+    """
+    arm, hybrid, facts = load_hybrid(run)
+    model = hybrid.world_model
+    parts = [getattr(objective, "residuals", None) for objective in hybrid.objectives.values()]
+    residuals = next((part for part in parts if isinstance(part, Residuals)), None)
+    if model is None and residuals is None:
+        raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame, and it has no policy to play")
+    horizon = arm.data.horizon
+    horizons = tuple(dict.fromkeys((max(1, horizon // 4), max(1, horizon // 2), horizon)))
+    ways, paint = {}, None
+    if model is not None:
+        ways, encoder, view, paint = {"prediction": predictor(model)}, model.encoder, model.view, model.paint
+        horizons = (*horizons, 2 * horizon)
+        if residuals is not None:
+            ways["own latent"] = latents(residuals, encoder)["own latent"]
+    else:
+        encoder, view = cast("Residuals", residuals).encoder, cast("Residuals", residuals).view
+        ways = latents(cast("Residuals", residuals), encoder)
+        if any(getattr(objective, "control", "") == "no_latent" for objective in hybrid.objectives.values()):
+            ways = {"no latent": ways["no latent"]}
+    settings = replace(arm.data, tasks=tasks or arm.data.tasks, root=data or arm.data.root, videos=0, horizon=max(horizons), shift=0)
+    if tasks or data:  # as many episodes as there are, at most as many as the run has read
+        recorded = [open_task(Path(settings.root) / str(settings.size), name) for name in resolve(settings.tasks)]
+        settings = replace(settings, demos=min(arm.data.demos, *(len(r.episodes) - len(r.validation) for r in recorded)))
+    windows = Windows(settings, Needs(futures=horizons), arm.seed)
+    shape, sizes = (windows.views, windows.action_size), facts["sizes"]
+    if shape != (sizes["views"], sizes["action"]):
+        wanted = f"{sizes['views']} cameras and {sizes['action']} numbers of action"
+        raise UserError(f"{run} reads {wanted}; the episodes of {', '.join(windows.names)} in {settings.root} have {shape}")
+    windows.normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
+    windows.cache(hybrid)
+    about = {"run": run.resolve().name, "arm": arm.name, "seed": arm.seed, "kind": "autoencoder" if model is None else "world model"}
+    about |= {"tasks": list(windows.names), "data": windows.provenance, "trained_on": facts["data"]}
+    about |= {"feature_space": getattr(encoder, "fingerprint", ""), "sampling_steps": getattr(model, "steps", 1)}
+    return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows), about
+
+
+@torch.no_grad()
+def measure(what: Subject, batches: list[Batch], way: str, ahead: int, lpips: Any) -> dict[str, np.ndarray]:
+    """Every metric of one way to predict at one horizon, for each window; and the first few predictions painted."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    def structure(one: Tensor, other: Tensor) -> Tensor:
+        return cast("Tensor", structural_similarity_index_measure(one, other, data_range=1.0, reduction="none"))
+
+    columns: dict[str, list[Tensor]] = {}
+    for number, batch in enumerate(batches):
+        now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
+        predicted = what.ways[way](batch, now, ahead, torch.Generator().manual_seed(number))
+        row = {
+            "l1": (predicted - future).abs().mean(dim=(1, 2)),
+            "copied": (now - future).abs().mean(dim=(1, 2)),
+            "cosine": cosine_similarity(predicted, future, dim=-1).mean(dim=1),
+            "found": found(predicted, future),
+            "copy found": found(now, future),
+        }
+        if what.paint is not None:
+            frame = batch.future[:, batch.column(ahead), what.view]
+            image, seen = (what.paint(x).clamp(0, 1) for x in (predicted, future))
+            copy = batch.image[:, -1, what.view]
+            row |= {"psnr": peak_signal_noise_ratio(image, frame, data_range=1.0, reduction="none", dim=(1, 2, 3))}
+            row |= {"ssim": structure(image, frame), "seen ssim": structure(seen, frame), "copy ssim": structure(copy, frame)}
+            if not isinstance(lpips, str):
+                row["lpips"] = lpips(image, frame)
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
+
+
+def found(predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> Float[Tensor, "B"]:
+    """1 where a window's prediction is nearer to its own future than to any other of the batch, by absolute error."""
+    distance = torch.cdist(predicted.flatten(1), future.flatten(1), p=1)
+    return (distance.argmin(dim=1) == torch.arange(len(future))).float()
+
+
+def line(values: dict[str, np.ndarray], task: np.ndarray) -> dict[str, Any]:
+    """Means over the windows, skill, and the error as a part of a copy's on windows that move; intervals over windows within tasks."""
+    means = {name: float(value.mean()) for name, value in values.items()}
+    moving = values["copied"] > np.median(values["copied"])
+    moving_ratio = float(values["l1"][moving].sum() / max(1e-12, values["copied"][moving].sum()))
+    size = min(int((task == t).sum()) for t in np.unique(task))
+    cube = [[values["l1"][task == t][:size].tolist() for t in np.unique(task)]]
+    _, low, high = hierarchical(cube, draws=2000)
+    scale = max(1e-12, means["copied"])
+    interval = [round(1 - high / scale, 4), round(1 - low / scale, 4)]
+    return {**means, "skill": 1 - means["l1"] / scale, "skill_interval": interval, "moving_ratio": moving_ratio, "n": len(task)}
+
+
+@torch.no_grad()
+def listening(what: Subject, batches: list[Batch], ahead: int) -> dict[str, Any]:
+    """Skill with the true actions, and with those of another window of the batch."""
+    error, wrong, copied = [], [], []
+    for number, batch in enumerate(batches):
+        now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
+        other = replace(batch, action=batch.action.roll(len(batch) // 2, dims=0))
+        for asked, errors in ((batch, error), (other, wrong)):
+            predicted = next(iter(what.ways.values()))(asked, now, ahead, torch.Generator().manual_seed(number))
+            errors.append((predicted - future).abs().mean(dim=(1, 2)))
+        copied.append((now - future).abs().mean(dim=(1, 2)))
+    right, false, still = (torch.cat(parts).numpy() for parts in (error, wrong, copied))
+    gap = (false - right) / still.mean()
+    draws = np.random.default_rng(0).integers(len(gap), size=(2000, len(gap)))
+    low, high = np.quantile(gap[draws].mean(axis=1), [0.025, 0.975])
+    return {"skill": float(1 - right.mean() / still.mean()), "with_others_actions": float(1 - false.mean() / still.mean()),
+            "difference": float(gap.mean()), "interval": [round(float(low), 4), round(float(high), 4)], "n": len(gap)}  # fmt: skip
+
+
+def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> dict[str, Any]:
+    """R^2 of the mean action of a chunk, found by descending the model's own error; the noise stays the same."""
+    model = cast("WorldModel", what.model)
+    with torch.no_grad():
+        now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
+    keep = (torch.arange(model.horizon) < ahead).expand(len(now), -1)
+    guess = torch.zeros(len(now), batch.action.shape[2], requires_grad=True)  # one action, carried out `ahead` times
+    optimiser = torch.optim.Adam([guess], lr=0.1)
+    for _ in range(iterations):
+        action = guess[:, None].expand(-1, model.horizon, -1) * keep[..., None]
+        loss = (model.predict(batch, now, action, keep, torch.Generator().manual_seed(0)) - future).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    true = batch.action[:, :ahead].mean(dim=1)
+    error, spread = (guess.detach() - true).square().sum(dim=0), (true - true.mean(dim=0)).square().sum(dim=0)
+    return {"r2": float(1 - error.sum() / spread.sum()), "n": len(now), "steps": ahead}
+
+
+def cost(what: Subject, batch: Batch) -> dict[str, Any]:
+    """Parameters, operations and milliseconds of one prediction a chunk ahead; the encoder apart, the decoder to pixels left out."""
+    model, one = what.model, batch[:1]
+    with torch.no_grad():
+        now = what.tokens(one, 0)
+        way, ahead = next(iter(what.ways.values())), batch.action.shape[1] if isinstance(model, Residuals) else model.horizon
+        ahead = ahead if ahead in what.horizons else max(what.horizons)
+        with FlopCounterMode(display=False) as counter:
+            way(one, now, ahead, torch.Generator().manual_seed(0))
+        with FlopCounterMode(display=False) as encoder:
+            what.encoder(one.image[:, -1, what.view])
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            way(one, now, ahead, torch.Generator().manual_seed(0))
+            times.append(time.perf_counter() - start)
+    left_out = {id(p) for name in ("pixels", "encoder") for p in getattr(model, name, torch.nn.Module()).parameters()}
+    parameters = sum(p.numel() for p in model.parameters() if id(p) not in left_out)
+    flops, seen = counter.get_total_flops(), encoder.get_total_flops()
+    return {"parameters": parameters, "GFLOP": flops / 1e9, "encoder_GFLOP": seen / 1e9, "milliseconds": 1000 * float(np.median(times)),
+            "threads": torch.get_num_threads()}  # fmt: skip
+
+
+@torch.no_grad()
+def order(what: Subject, train: list[Batch], batches: list[Batch]) -> dict[str, Any]:
+    """Is half of a latent half of the way?  The rank of the half-way frame among those at 0, 1/4, 1/2, 3/4 and all of the chunk.
+
+    `decoded` decodes half of the standardised latent, `noisy` half of the latent and half noise, as the paper does.
+    """
+    model, ahead = cast("Residuals", what.model), what.horizons[-1]
+    standard = Standardiser(model.tokens, model.width)
+    standard.fit(model.encode(what.tokens(batch, 0), what.tokens(batch, ahead)) for batch in train)
+    steps = [ahead // 4, ahead // 2, 3 * ahead // 4, ahead]
+    windows = replace_needs(what.windows, tuple(steps))
+    ranks: dict[str, list[Tensor]] = {"decoded": [], "noisy": []}
+    for number, batch in enumerate(batches):
+        rows = windows.gather([what.windows.validation[i] for i in _numbers(what.windows, batch)], np.zeros((len(batch), 2), int),
+                              np.random.default_rng(0))  # fmt: skip
+        frames = torch.stack([frame_tokens(rows, what.encoder, what.view, None if s == 0 else rows.column(s)) for s in (0, *steps)], dim=1)
+        now = frames[:, 0].float()
+        latent = standard(model.encode(now, frames[:, -1].float()))
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(number))
+        for name, half in (("decoded", latent / 2), ("noisy", (latent + noise) / 2)):
+            distance = (model.decode(now, standard.back(half))[:, None] - frames).abs().mean(dim=(2, 3))
+            ranks[name].append((distance < distance[:, 2:3]).sum(dim=1))
+    result = {}
+    for name, parts in ranks.items():
+        rank = torch.cat(parts).numpy()
+        result[name] = {"mean_rank": float(rank.mean()), "nearest": float((rank == 0).mean()), "chance": 0.2, "n": len(rank)}
+    return result
+
+
+def replace_needs(windows: Windows, futures: tuple[int, ...]) -> Windows:
+    """The same windows with other future frames."""
+    import copy
+
+    other = copy.copy(windows)
+    other.needs = Needs(futures=futures)
+    return other
+
+
+def _numbers(windows: Windows, batch: Batch) -> list[int]:
+    first = windows.validation[0].number
+    return [int(number) - first for number in batch.sample]
+
+
+def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 512) -> dict[str, Any]:
+    """Measure everything, write world.json, world.npz and world.png into the run, and return what world.json says.
+
+    Of other tasks than its own: world-TASKS.*.
+    """
+    what, about = subject(run, tasks, data)
+    rows = what.chosen(what.windows.validation, count)
+    batches, task = what.batches(rows), np.array([row.task for row in rows])
+    lpips = registry.module("models", "perceptual").lpips_or("auto")
+    horizons: dict[str, Any] = {}
+    kept: dict[str, np.ndarray] = {}
+    asked = [(way, ahead) for way in what.ways for ahead in what.horizons]
+    for way, ahead in tqdm(asked, desc="predicting", unit="horizon"):
+        values = measure(what, batches, way, ahead, lpips)
+        horizons.setdefault(way, {})[str(ahead)] = line(values, task)
+        kept |= {f"{way}/{ahead}/{name}": value.astype(np.float32) for name, value in values.items()}
+    result = {**about, "n": len(rows), "episodes": len({row.episode.folder for row in rows}), "lpips": not isinstance(lpips, str)}
+    result |= {"ways": horizons, "cost": cost(what, batches[0])}
+    if isinstance(what.model, WorldModel):
+        result["listens"] = listening(what, batches, what.model.horizon)
+        result["recovers"] = recovered(what, batches[0][:32], what.horizons[0])
+    elif len(what.ways) > 1:
+        result["order"] = order(what, what.batches(what.chosen(what.windows.labelled, count)), batches)
+    name = "-".join(["world", *(tasks if tasks or data else ())])
+    write_json(run / f"{name}.json", result)
+    shots = photographs(what, rows)
+    write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task}))
+    if shots:
+        save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
+                                             about["arm"]: shots["predicted"]}))  # fmt: skip
+    return result
+
+
+@torch.no_grad()
+def photographs(what: Subject, rows: list[Window]) -> dict[str, np.ndarray]:
+    """A few windows that move, a chunk ahead: frames, the decoder with the true tokens, and with the predicted ones."""
+    if what.paint is None:
+        return {}
+    batch = what.gather(rows)
+    ahead = cast("WorldModel", what.model).horizon
+    column = batch.column(ahead)
+    moved = (batch.future[:, column, what.view] - batch.image[:, -1, what.view]).square().mean(dim=(1, 2, 3))
+    chosen = moved.argsort(descending=True)[: len(rows) // 2 : max(1, len(rows) // 2 // SHOWN)][:SHOWN]
+    few = batch[chosen]
+    predicted = next(iter(what.ways.values()))(few, what.tokens(few, 0), ahead, torch.Generator().manual_seed(0))
+    images = {"now": few.image[:, -1, what.view], "later": few.future[:, column, what.view]}
+    images |= {"seen": what.paint(what.tokens(few, ahead)), "predicted": what.paint(predicted)}
+    return {name: image.clamp(0, 1).movedim(1, -1).numpy().astype(np.float16) for name, image in images.items()}
+
+
+def _savez(draft: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(draft, "wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore
