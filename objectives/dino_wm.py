@@ -57,7 +57,8 @@ class Sequence(Foresight):
         if horizon < every * frames:
             raise UserError(f"{frames} frames of {every} steps need a chunk of {every * frames} actions, this arm has {horizon}")
         super().__init__(Lens(view, horizon - horizon % every, every), pixels, steps=1)
-        self.predictor, self.every, self.frames = predictor, every, frames
+        self.predictor, self.frames = predictor, frames
+        self.every = every
         self.standard = Standardiser(self.encoder.width)
 
     @property

@@ -57,13 +57,12 @@ def table(result: dict[str, Any]) -> str:
         )
         lines.append(f"recovers the mean action of {back['steps']} steps: R\u00b2 {back['r2']:.2f}, n = {back['n']}")
     for name, row in result.get("order", {}).items():
-        lines.append(f"half a latent, {name}: half-way frame nearest of 5 in {row['nearest']:.2f} (chance .20), mean rank {row['mean_rank']:.2f}"
-                     f" (chance 2), n = {row['n']}")  # fmt: skip
+        near = f"half-way frame nearest of 5 in {row['nearest']:.2f} (chance .20), mean rank {row['mean_rank']:.2f} (chance 2)"
+        lines.append(f"half a latent, {name}: {near}, n = {row['n']}")
     price = result["cost"]
-    lines.append(
-        f"cost of one prediction: {price['GFLOP']:.3f} GFLOP and {price['encoder_GFLOP']:.3f} for the encoder, {price['milliseconds']:.1f} ms with "
-        f"{price['threads']} threads, {price['parameters']:,} parameters"
-    )
+    operations = f"{price['GFLOP']:.3f} GFLOP and {price['encoder_GFLOP']:.3f} for the encoder"
+    speed = f"{price['milliseconds']:.1f} ms with {price['threads']} threads"
+    lines.append(f"cost of one prediction: {operations}, {speed}, {price['parameters']:,} parameters")
     return "\n".join(lines)
 
 
@@ -83,7 +82,8 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
                 raise UserError(f"{run} and {runs[0]} differ in {what.replace('_', ' ')}: their errors cannot be compared")
         arms.setdefault(result["arm"], []).append(i)
     stored = [dict(np.load(run / "world.npz")) for run in runs]
-    task, horizons = stored[0]["task"], list(results[0]["ways"]["prediction"])
+    task = stored[0]["task"]
+    horizons = [ahead for ahead in results[0]["ways"]["prediction"] if all(ahead in result["ways"]["prediction"] for result in results)]
     rows: dict[str, Any] = {}
     for name, chosen in arms.items():
         row: dict[str, Any] = {"seeds": [results[i]["seed"] for i in chosen], "horizons": {}}
@@ -159,7 +159,8 @@ def compare_table(summary: dict[str, Any]) -> str:
             extra = [number(m[k]["mean"] if k in m else None, 1 if k == "psnr" else 3) for k in ("psnr", "ssim", "lpips")]
             lines.append(
                 f"  {seeds:24} {m['l1']['mean']:7.4f} {m['skill']['mean']:+6.2f} "
-                f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f} {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}"
+                f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f}"
+                f" {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}"
             )
     lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>8}")
     for name, row in summary["arms"].items():

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .batch import Batch, Needs
-from .errors import UserError
+from .errors import UserError, unknown
 from .interfaces import Denoiser, Objective, Trunk, WorldModel
 from .question import Hidden, Question, Score, Stream
 
@@ -87,8 +87,10 @@ class Hybrid(nn.Module):
 
     @property
     def world_model(self) -> WorldModel | None:
-        """The objective that predicts a future frame, if there is one."""
-        return next((objective for objective in self.objectives.values() if isinstance(objective, WorldModel)), None)
+        """The objective that predicts a future frame, or the whole hybrid where one of its streams is the future; if there is one."""
+        found = [objective for objective in self.objectives.values() if isinstance(objective, WorldModel)]
+        found += [model for o in self.objectives.values() if isinstance(o, Denoiser) and (model := o.dynamics(self)) is not None]
+        return found[0] if found else None
 
     @torch.no_grad()
     def act(self, batch: Batch, noise: Float[Tensor, "B H A"], steps: int) -> Float[Tensor, "B H A"]:
@@ -97,15 +99,47 @@ class Hybrid(nn.Module):
         The standing streams of every objective are in the sequence, as they were in training.
         """
         denoiser = self.denoiser
+        return denoiser.executable(self._sample(denoiser, batch, noise, steps, {}))
+
+    def generate(
+        self, batch: Batch, name: str, noise: Mapping[str, Tensor], steps: int, given: Mapping[str, Tensor]
+    ) -> Float[Tensor, "B N X"]:
+        """The stream of one generating objective, from noise; those of others as they are given, or as noise.
+
+        Args:
+            name: of the objective.
+            noise: for it, and for every generating objective that is neither it nor given; standing streams need none.
+            steps: of sampling.
+            given: clean values by objective: its clock is 1.
+
+        Raises:
+            UserError: an objective that was named generates nothing, or there is no noise for one.
+        """
+        generating = {name: objective for name, objective in self.objectives.items() if isinstance(objective, Denoiser)}
+        for asked in (name, *given, *noise):
+            if asked not in generating:
+                raise unknown("generating objective of this arm", asked, generating)
+        streams: dict[str, Stream] = {}
+        for other, objective in generating.items():
+            if other in given:
+                streams |= objective.embed(given[other], torch.ones(len(batch), device=batch.state.device), batch)
+            elif other in noise and other != name:
+                streams |= objective.embed(noise[other], torch.zeros(len(batch), device=batch.state.device), batch)
+            elif other != name and not objective.standing(batch):
+                raise UserError(f"{other} is neither given nor is there noise for it")
+        return self._sample(generating[name], batch, noise[name], steps, streams)
+
+    def _sample(self, denoiser: Denoiser, batch: Batch, noise: Tensor, steps: int, others: Mapping[str, Stream]) -> Tensor:
         streams: dict[str, Stream] = self.observer(batch)
         for objective in self.objectives.values():
             streams |= objective.standing(batch)
+        streams |= others
         memory = self.trunk.remember(streams.pop("observation")) if self.trunk.remembers else None
 
         def predict(noisy: Tensor, clock: Tensor) -> Tensor:
             return denoiser.read(self.trunk({**streams, **denoiser.embed(noisy, clock, batch)}, memory=memory), batch)
 
-        return denoiser.executable(denoiser.sample(predict, noise, steps))
+        return denoiser.sample(predict, noise, steps)
 
     def settle(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """To be called once before training: every objective measures what it wants on some training batches."""

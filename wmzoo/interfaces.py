@@ -271,6 +271,10 @@ class Denoiser(Objective):
     def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
         """From noise (B, H, A) to data in `steps` calls of predict(value, clock)."""
 
+    def dynamics(self, hybrid: Any) -> "WorldModel | None":
+        """The whole hybrid as a world model, where this stream is the future."""
+        return None
+
     def executable(self, chunk: Tensor) -> Tensor:
         """The part of a generated chunk that starts now."""
         return chunk

@@ -130,8 +130,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
     """
     arm, hybrid, facts = load_hybrid(run)
     model = hybrid.world_model
-    parts = [getattr(objective, "residuals", None) for objective in hybrid.objectives.values()]
-    residuals = next((part for part in parts if isinstance(part, Residuals)), None)
+    residuals = next((part for part in hybrid.modules() if isinstance(part, Residuals)), None)
     if model is None and residuals is None:
         raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame, and it has no policy to play")
     horizon = arm.data.horizon
@@ -139,7 +138,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
     ways, paint = {}, None
     if model is not None:
         ways, encoder, view, paint = {"prediction": predictor(model)}, model.encoder, model.view, model.paint
-        horizons = (*horizons, 2 * horizon)
+        horizons = tuple(ahead for ahead in (*horizons, 2 * horizon) if ahead % model.every == 0)
         if residuals is not None:
             ways["own latent"] = latents(residuals, encoder)["own latent"]
     else:
