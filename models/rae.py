@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, ConditionalFlow, Encoder, Sizes
@@ -44,6 +44,13 @@ class Rotary(nn.Module):
         return (x * self.cosine + torch.stack([-odd, even], dim=-1).flatten(-2) * self.sine).to(x.dtype)
 
 
+class RmsNorm(nn.RMSNorm):
+    """With the weight in the precision of what it scales: torch has no fused form for two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Block(nn.Module):
     """adaLN-zero with RMS norms, rotary attention and SwiGLU; the condition is one vector, or one for each token."""
 
@@ -51,7 +58,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(4 * width * 2 / 3)
         self.heads = heads
-        self.norm_attn, self.norm_mlp = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
+        self.norm_attn, self.norm_mlp = RmsNorm(width, eps=1e-6), RmsNorm(width, eps=1e-6)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.gate_up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
         self.modulation = nn.Linear(width, 6 * width)
@@ -104,7 +111,7 @@ class WideHead(ConditionalFlow):
         self.bridge = nn.Linear(width, head_width)
         self.head_in = nn.Linear(channels, head_width)
         self.head = nn.ModuleList(Block(head_width, head_heads) for _ in range(head_depth))
-        self.norm, self.modulation = nn.RMSNorm(head_width, eps=1e-6), nn.Linear(head_width, 2 * head_width)
+        self.norm, self.modulation = RmsNorm(head_width, eps=1e-6), nn.Linear(head_width, 2 * head_width)
         self.out = nn.Linear(head_width, channels)
         self.trunk_rotary, self.head_rotary = Rotary(width // heads, grid), Rotary(head_width // head_heads, grid)
         for layer in (self.modulation, self.out):
