@@ -110,8 +110,8 @@ class Sequence(Foresight):
         generator: torch.Generator,
     ) -> Float[Tensor, "B P E"]:
         network: Any = self.predictor
-        length = int(keep.sum(dim=1).max())
-        if length % self.every or not bool((keep.sum(dim=1) == length).all()):
+        length = self.horizon if keep.is_meta else int(keep.sum(dim=1).max())  # on the meta device only operations are counted
+        if length % self.every or not (keep.is_meta or bool((keep.sum(dim=1) == length).all())):
             raise ValueError(f"this model moves {self.every} steps at a time, all windows alike; asked for {keep.sum(dim=1).tolist()[:4]}")
         chunks = action[:, :length].unflatten(1, (-1, self.every)).flatten(2)
         state = torch.where(batch.has_state[:, None], batch.state[:, -1], 0.0)[:, None]

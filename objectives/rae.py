@@ -32,7 +32,7 @@ def shifted_clocks(n: int, factor: float, device: Any = "cpu") -> Float[Tensor, 
 
 def shifted_grid(steps: int, factor: float) -> Float[Tensor, "K1"]:
     """Zoo times 0 = t_0 < ... < t_K = 1 whose RAE times are an even grid, shifted."""
-    return 1 - shift(torch.linspace(1, 0, steps + 1), factor)
+    return 1 - shift(torch.linspace(1, 0, steps + 1, device="cpu"), factor)
 
 
 class Rae(FmWm):

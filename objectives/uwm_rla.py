@@ -136,11 +136,12 @@ class Dynamics(WorldModel):
         keep: Bool[Tensor, "B H"],
         generator: torch.Generator,
     ) -> Float[Tensor, "B P E"]:
-        if not bool(keep.all()):
+        if not (keep.is_meta or bool(keep.all())):
             raise ValueError(f"this model looks {self.horizon} steps ahead, no less")
         key = f"{cast('Any', self.encoder).fingerprint}/now"
         seen = replace(batch, features={key: now[:, None, None].expand(-1, 1, batch.image.shape[2], -1, -1)}, image=batch.image[:, -1:])
-        noise = torch.randn(len(now), self.target.tokens, self.target.width, generator=generator)
+        shape = (len(now), self.target.tokens, self.target.width)
+        noise = now.new_zeros(shape) if now.is_meta else torch.randn(shape, generator=generator, device=now.device)
         playing = next(name for name, part in self.hybrid.objectives.items() if isinstance(part, Denoiser) and part.stream == "action")
         latent = self.hybrid.generate(seen, self.name, {self.name: noise}, self.steps, {playing: action})
         return self.target.residuals.decode(now, self.target.standard.back(latent))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
-from .stats import hierarchical
+from .stats import clustered
 
 
 def strip(rows: dict[str, np.ndarray]) -> Figure:
@@ -82,7 +82,7 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
                 raise UserError(f"{run} and {runs[0]} differ in {what.replace('_', ' ')}: their errors cannot be compared")
         arms.setdefault(result["arm"], []).append(i)
     stored = [dict(np.load(run / "world.npz")) for run in runs]
-    task = stored[0]["task"]
+    task, episode, ones = stored[0]["task"], stored[0]["episode"], np.ones(len(stored[0]["task"]))
     horizons = [ahead for ahead in results[0]["ways"]["prediction"] if all(ahead in result["ways"]["prediction"] for result in results)]
     rows: dict[str, Any] = {}
     for name, chosen in arms.items():
@@ -92,10 +92,9 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
             for metric in ("l1", "cosine", "found", "psnr", "ssim", "lpips"):
                 key = f"prediction/{ahead}/{metric}"
                 if all(key in stored[i] for i in chosen):
-                    metrics[metric] = _interval([stored[i][key] for i in chosen], task)
-            copied = float(stored[0][f"prediction/{ahead}/copied"].mean())
-            value, low, high = (metrics["l1"][k] for k in ("mean", "low", "high"))
-            metrics["skill"] = {"mean": 1 - value / copied, "low": 1 - high / copied, "high": 1 - low / copied}
+                    metrics[metric] = _interval([stored[i][key] for i in chosen], ones, task, episode)
+            error = _interval([stored[i][f"prediction/{ahead}/l1"] for i in chosen], stored[0][f"prediction/{ahead}/copied"], task, episode)
+            metrics["skill"] = {"mean": 1 - error["mean"], "low": 1 - error["high"], "high": 1 - error["low"]}
             row["horizons"][ahead] = metrics
         row["listens"] = float(np.mean([results[i]["listens"]["difference"] for i in chosen]))
         row["recovers"] = float(np.mean([results[i]["recovers"]["r2"] for i in chosen]))
@@ -114,12 +113,9 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
     return summary
 
 
-def _interval(seeds: list[np.ndarray], task: np.ndarray) -> dict[str, float]:
-    """Mean and bootstrap interval over seeds, and over windows within tasks."""
-    size = min(int((task == t).sum()) for t in np.unique(task))
-    cube = [[values[task == t][:size].tolist() for t in np.unique(task)] for values in seeds]
-    _, low, high = hierarchical(cube, draws=2000)
-    return {"mean": float(np.mean(seeds)), "low": low, "high": high}
+def _interval(seeds: list[np.ndarray], scale: np.ndarray, task: np.ndarray, episode: np.ndarray) -> dict[str, float]:
+    mean, low, high = clustered(np.stack(seeds), scale, task, episode)
+    return {"mean": mean, "low": low, "high": high}
 
 
 def curves(summary: dict[str, Any]) -> Figure:
@@ -147,7 +143,7 @@ def curves(summary: dict[str, Any]) -> Figure:
 
 def compare_table(summary: dict[str, Any]) -> str:
     """The comparison in words: one line an arm and horizon, and what it costs."""
-    lines = [f"{summary['n']} windows of {', '.join(summary['tasks'])}; 95% intervals over training seeds and windows"]
+    lines = [f"{summary['n']} windows of {', '.join(summary['tasks'])}; 95% intervals over training seeds and episodes"]
     for ahead, copy in summary["copy"].items():
         lines.append(
             f"{ahead} steps ahead{'':12} {'l1':>7} {'skill':>6} {'95% interval':>16} {'found':>6} {'psnr':>6} {'ssim':>6} {'lpips':>6}"

@@ -1,5 +1,6 @@
 """How big and how costly is an arm?  Counted on the meta device, so paper scale costs nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,7 +8,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .batch import Batch
+from .compose import Hybrid
 from .config import Experiment, build, needs_of, sizes_for
+from .features import frame_tokens
 
 
 def count(arm: Experiment) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def count(arm: Experiment) -> dict[str, Any]:
             total = torch.stack([score.value.sum() for score in scores.values()]).sum()
         with FlopCounterMode(display=False) as backward:
             total.backward()
+        foreseen = _prediction(hybrid, batch)
     parts, counted = {}, set()
     for name, part in _parts(hybrid):  # what two parts share is the first one's
         own = [p for p in part.parameters() if id(p) not in counted]
@@ -45,8 +49,22 @@ def count(arm: Experiment) -> dict[str, Any]:
     return {
         "arm": arm.name,
         "parameters": {**parts, "all": sum(p.numel() for p in hybrid.parameters()), "trained": trained},
-        "flops": {"forward": forward.get_total_flops(), "step": forward.get_total_flops() + backward.get_total_flops()},
+        "flops": {"forward": forward.get_total_flops(), "step": forward.get_total_flops() + backward.get_total_flops(), **foreseen},
     }
+
+
+def _prediction(hybrid: Hybrid, batch: Batch) -> dict[str, int]:
+    """Operations of one prediction a chunk ahead, and of the encoder before it; nothing where nothing is predicted."""
+    model = hybrid.world_model
+    if model is None:
+        return {}
+    batch = replace(batch, features={})
+    with torch.no_grad(), FlopCounterMode(display=False) as encode:
+        now = frame_tokens(batch, model.encoder, model.view)
+    keep = torch.ones(1, model.horizon, dtype=torch.bool)
+    with torch.no_grad(), FlopCounterMode(display=False) as predict:
+        model.predict(batch, now, batch.action[:, : model.horizon], keep, torch.Generator("cpu"))
+    return {"prediction": predict.get_total_flops(), "its encoder": encode.get_total_flops()}
 
 
 def _parts(hybrid: nn.Module) -> list[tuple[str, nn.Module]]:

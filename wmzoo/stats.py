@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from .errors import UserError
@@ -48,3 +49,37 @@ def hierarchical(
         means[i] = np.take_along_axis(chosen, columns, axis=2).mean()
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return float(table.mean()), float(low), float(high)
+
+
+def clustered(
+    values: Float[np.ndarray, "seeds n"],
+    scale: Float[np.ndarray, "n"],
+    task: Int[np.ndarray, "n"],
+    episode: Int[np.ndarray, "n"],
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """sum(values) / sum(scale) over windows, and its bootstrap interval: seeds are drawn again, then whole episodes within each task.
+
+    Windows of one episode resemble each other, so they come and go together.
+
+    Raises:
+        UserError: there is nothing to average.
+    """
+    if values.size == 0:
+        raise UserError("no interval for no windows")
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(episode, return_inverse=True)
+    per_seed = np.stack([np.bincount(index, row, len(names)) for row in values])
+    per_scale = np.bincount(index, scale, len(names))
+    home = np.array([task[index == i][0] for i in range(len(names))])
+    weight = np.zeros((draws, len(names)))
+    for name in np.unique(home):
+        mine = np.flatnonzero(home == name)
+        np.add.at(weight, (np.arange(draws)[:, None], mine[rng.integers(len(mine), size=(draws, len(mine)))]), 1)
+    chosen = rng.integers(len(values), size=(draws, len(values)))
+    drawn = np.einsum("de,se->ds", weight, per_seed)
+    means = np.take_along_axis(drawn, chosen, axis=1).mean(axis=1) / np.maximum(weight @ per_scale, 1e-12)
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return float(values.mean(axis=0).sum() / max(1e-12, scale.sum())), float(low), float(high)

@@ -15,6 +15,7 @@ whether half of a latent is half of the way (`order`).
 
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +39,7 @@ from .files import write_atomically, write_json
 from .interfaces import Encoder, Residuals, WorldModel
 from .run import load_hybrid
 from .standard import Standardiser
-from .stats import hierarchical
+from .stats import clustered
 from .tasks import resolve
 
 AMONG = 64
@@ -201,21 +202,17 @@ def found(predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> 
     return (distance.argmin(dim=1) == torch.arange(len(future))).float()
 
 
-def line(values: dict[str, np.ndarray], task: np.ndarray) -> dict[str, Any]:
-    """Means over the windows, skill, and the error as a part of a copy's on windows that move; intervals over windows within tasks."""
+def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+    """Means over the windows; skill; the error as a part of a copy's, over the windows that change more than the median window."""
     means = {name: float(value.mean()) for name, value in values.items()}
     moving = values["copied"] > np.median(values["copied"])
-    moving_ratio = float(values["l1"][moving].sum() / max(1e-12, values["copied"][moving].sum()))
-    size = min(int((task == t).sum()) for t in np.unique(task))
-    cube = [[values["l1"][task == t][:size].tolist() for t in np.unique(task)]]
-    _, low, high = hierarchical(cube, draws=2000)
-    scale = max(1e-12, means["copied"])
-    interval = [round(1 - high / scale, 4), round(1 - low / scale, 4)]
-    return {**means, "skill": 1 - means["l1"] / scale, "skill_interval": interval, "moving_ratio": moving_ratio, "n": len(task)}
+    ratio = float(values["l1"][moving].sum() / max(1e-12, values["copied"][moving].sum()))
+    part, low, high = clustered(values["l1"][None], values["copied"], task, episode)
+    return {**means, "skill": 1 - part, "skill_interval": [round(1 - high, 4), round(1 - low, 4)], "moving_ratio": ratio, "n": len(task)}
 
 
 @torch.no_grad()
-def listening(what: Subject, batches: list[Batch], ahead: int) -> dict[str, Any]:
+def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
     """Skill with the true actions, and with those of another window of the batch."""
     error, wrong, copied = [], [], []
     for number, batch in enumerate(batches):
@@ -226,11 +223,10 @@ def listening(what: Subject, batches: list[Batch], ahead: int) -> dict[str, Any]
             errors.append((predicted - future).abs().mean(dim=(1, 2)))
         copied.append((now - future).abs().mean(dim=(1, 2)))
     right, false, still = (torch.cat(parts).numpy() for parts in (error, wrong, copied))
-    gap = (false - right) / still.mean()
-    draws = np.random.default_rng(0).integers(len(gap), size=(2000, len(gap)))
-    low, high = np.quantile(gap[draws].mean(axis=1), [0.025, 0.975])
-    return {"skill": float(1 - right.mean() / still.mean()), "with_others_actions": float(1 - false.mean() / still.mean()),
-            "difference": float(gap.mean()), "interval": [round(float(low), 4), round(float(high), 4)], "n": len(gap)}  # fmt: skip
+    _, low, high = clustered((false - right)[None], still, task, episode)
+    told, untold = (float(1 - x.mean() / still.mean()) for x in (right, false))
+    interval = [round(low, 4), round(high, 4)]
+    return {"skill": told, "with_others_actions": untold, "difference": told - untold, "interval": interval, "n": len(right)}
 
 
 def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> dict[str, Any]:
@@ -276,46 +272,27 @@ def cost(what: Subject, batch: Batch) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def order(what: Subject, train: list[Batch], batches: list[Batch]) -> dict[str, Any]:
+def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, Any]:
     """Is half of a latent half of the way?  The rank of the half-way frame among those at 0, 1/4, 1/2, 3/4 and all of the chunk.
 
     `decoded` decodes half of the standardised latent, `noisy` half of the latent and half noise, as the paper does.
     """
     model, ahead = cast("Residuals", what.model), what.horizons[-1]
     standard = Standardiser(model.tokens, model.width)
-    standard.fit(model.encode(what.tokens(batch, 0), what.tokens(batch, ahead)) for batch in train)
-    steps = [ahead // 4, ahead // 2, 3 * ahead // 4, ahead]
-    windows = replace_needs(what.windows, tuple(steps))
+    standard.fit(model.encode(what.tokens(batch, 0), what.tokens(batch, ahead)) for batch in what.batches(train))
+    quarters = copy(what.windows)
+    quarters.needs = Needs(futures=(ahead // 4, ahead // 2, 3 * ahead // 4, ahead))
     ranks: dict[str, list[Tensor]] = {"decoded": [], "noisy": []}
-    for number, batch in enumerate(batches):
-        rows = windows.gather([what.windows.validation[i] for i in _numbers(what.windows, batch)], np.zeros((len(batch), 2), int),
-                              np.random.default_rng(0))  # fmt: skip
-        frames = torch.stack([frame_tokens(rows, what.encoder, what.view, None if s == 0 else rows.column(s)) for s in (0, *steps)], dim=1)
-        now = frames[:, 0].float()
-        latent = standard(model.encode(now, frames[:, -1].float()))
+    for number, batch in enumerate(replace(what, windows=quarters).batches(rows)):
+        frames = torch.stack([what.tokens(batch, step) for step in (0, ahead // 4, ahead // 2, 3 * ahead // 4, ahead)], dim=1)
+        now = frames[:, 0]
+        latent = standard(model.encode(now, frames[:, -1]))
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(number))
         for name, half in (("decoded", latent / 2), ("noisy", (latent + noise) / 2)):
             distance = (model.decode(now, standard.back(half))[:, None] - frames).abs().mean(dim=(2, 3))
             ranks[name].append((distance < distance[:, 2:3]).sum(dim=1))
-    result = {}
-    for name, parts in ranks.items():
-        rank = torch.cat(parts).numpy()
-        result[name] = {"mean_rank": float(rank.mean()), "nearest": float((rank == 0).mean()), "chance": 0.2, "n": len(rank)}
-    return result
-
-
-def replace_needs(windows: Windows, futures: tuple[int, ...]) -> Windows:
-    """The same windows with other future frames."""
-    import copy
-
-    other = copy.copy(windows)
-    other.needs = Needs(futures=futures)
-    return other
-
-
-def _numbers(windows: Windows, batch: Batch) -> list[int]:
-    first = windows.validation[0].number
-    return [int(number) - first for number in batch.sample]
+    joined = {name: torch.cat(parts).numpy() for name, parts in ranks.items()}
+    return {name: {"mean_rank": float(r.mean()), "nearest": float((r == 0).mean()), "n": len(r)} for name, r in joined.items()}
 
 
 def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 512) -> dict[str, Any]:
@@ -326,25 +303,27 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     what, about = subject(run, tasks, data)
     rows = what.chosen(what.windows.validation, count)
     batches, task = what.batches(rows), np.array([row.task for row in rows])
+    places = {folder: i for i, folder in enumerate(dict.fromkeys(row.episode.folder for row in rows))}
+    episode = np.array([places[row.episode.folder] for row in rows])
     lpips = registry.module("models", "perceptual").lpips_or("auto")
     horizons: dict[str, Any] = {}
     kept: dict[str, np.ndarray] = {}
     asked = [(way, ahead) for way in what.ways for ahead in what.horizons]
     for way, ahead in tqdm(asked, desc="predicting", unit="horizon"):
         values = measure(what, batches, way, ahead, lpips)
-        horizons.setdefault(way, {})[str(ahead)] = line(values, task)
+        horizons.setdefault(way, {})[str(ahead)] = line(values, task, episode)
         kept |= {f"{way}/{ahead}/{name}": value.astype(np.float32) for name, value in values.items()}
     result = {**about, "n": len(rows), "episodes": len({row.episode.folder for row in rows}), "lpips": not isinstance(lpips, str)}
     result |= {"ways": horizons, "cost": cost(what, batches[0])}
     if isinstance(what.model, WorldModel):
-        result["listens"] = listening(what, batches, what.model.horizon)
+        result["listens"] = listening(what, batches, what.model.horizon, task, episode)
         result["recovers"] = recovered(what, batches[0][:32], what.horizons[0])
     elif len(what.ways) > 1:
-        result["order"] = order(what, what.batches(what.chosen(what.windows.labelled, count)), batches)
+        result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
     name = "-".join(["world", *(tasks if tasks or data else ())])
     write_json(run / f"{name}.json", result)
     shots = photographs(what, rows)
-    write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task}))
+    write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode}))
     if shots:
         save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
                                              about["arm"]: shots["predicted"]}))  # fmt: skip

@@ -1,0 +1,161 @@
+"""UWM-RLA: one network in four modes, what each of them looks at, and all four after learning by heart."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from helpers import learns, made, scores
+from torch import Tensor, nn
+
+from wmzoo import registry
+from wmzoo.batch import Batch
+from wmzoo.compose import Hybrid
+from wmzoo.config import Experiment, self_contained
+from wmzoo.errors import UserError
+from wmzoo.features import frame_tokens
+from wmzoo.interfaces import Sizes
+from wmzoo.objectives.uwm_rla import Dynamics, UwmRla, latent_flow_loss
+
+
+def small(**fields: Any) -> Experiment:
+    arm = self_contained(registry.arm("uwm_rla", "tiny"))
+    term = arm.objectives["uwm_rla"]
+    return replace(arm, objectives={**arm.objectives, "uwm_rla": replace(term, config=replace(cast("Any", term.config), **fields))})
+
+
+def objective(hybrid: Hybrid) -> UwmRla:
+    return cast("UwmRla", hybrid.objectives["uwm_rla"])
+
+
+def mean_of(hybrid: Hybrid, batch: Batch, name: str, given: dict[str, Tensor], seed: int = 0) -> Tensor:
+    """A sample of one stream, others given or at noise."""
+    random = torch.Generator().manual_seed(seed)
+    noise = {"flow": torch.randn(len(batch), 8, 3, generator=random), "uwm_rla": torch.randn(len(batch), 4, 8, generator=random)}
+    return hybrid.generate(batch, name, {key: value for key, value in noise.items() if key not in given}, 10, given)
+
+
+def test_latent_flow_loss_by_hand() -> None:
+    assert latent_flow_loss(torch.tensor([[[1.0, -3.0]]]), torch.zeros(1, 1, 2)).item() == 5.0
+
+
+def test_policy_is_the_mode_whose_latent_says_nothing(batch: Batch, sizes: Sizes) -> None:
+    """U7: playing is generating actions with the latent at t = 0, always the same noise; so is what is exported."""
+    hybrid = made(small(), sizes).eval()
+    noise, idle = torch.randn(6, 8, 3), cast("Tensor", objective(hybrid).idle).expand(6, -1, -1)
+    played = hybrid.act(batch, noise, 4)
+    with torch.no_grad():
+        assert torch.equal(hybrid.generate(batch, "flow", {"flow": noise}, 4, {}), played)
+        assert torch.equal(hybrid.generate(batch, "flow", {"flow": noise, "uwm_rla": idle}, 4, {}), played)
+        other = hybrid.generate(batch, "flow", {"flow": noise}, 4, {"uwm_rla": idle + 0})
+    assert not torch.equal(other, played), "the clock tells noise from a given latent"
+    hybrid.strip()
+    batch.features.clear()
+    assert torch.equal(hybrid.act(batch, noise, 4), played)
+
+
+def test_each_mode_listens_to_what_it_is_given(batch: Batch, sizes: Sizes) -> None:
+    """Dynamics hear the actions, the inverse hears the latent, the predictor neither; what is given is never changed."""
+    hybrid = made(small(), sizes).eval()
+    action, latent = batch.action.clone(), torch.randn(6, 4, 8)
+    with torch.no_grad():
+        told = mean_of(hybrid, batch, "uwm_rla", {"flow": action})
+        assert not torch.equal(mean_of(hybrid, batch, "uwm_rla", {"flow": action.flip(0)}), told)
+        back = mean_of(hybrid, batch, "flow", {"uwm_rla": latent})
+        assert not torch.equal(mean_of(hybrid, batch, "flow", {"uwm_rla": latent.flip(0)}), back)
+        assert torch.equal(
+            mean_of(hybrid, replace(batch, action=action.flip(0), features={}), "uwm_rla", {}), mean_of(hybrid, batch, "uwm_rla", {})
+        )
+    assert torch.equal(action, batch.action)
+
+
+def test_the_future_enters_by_the_latent_alone(batch: Batch, sizes: Sizes) -> None:
+    """With `drop` 1 the latent is noise at t = 0 everywhere: another future changes its target, not the action's loss."""
+    for drop, same in ((1.0, True), (0.0, False)):
+        hybrid = made(small(drop=drop), sizes)
+        other = replace(batch, future=torch.rand_like(batch.future), features={})
+        before, after = scores(hybrid, batch), scores(hybrid, other)
+        assert torch.equal(before["flow/velocity"], after["flow/velocity"]) == same
+        assert not torch.equal(before["uwm_rla/velocity"], after["uwm_rla/velocity"])
+
+
+def test_video_teaches_the_latent_alone(batch: Batch, sizes: Sizes) -> None:
+    """Action-free windows give the action's layers exactly nothing; a window without a future may hold NaN."""
+    hybrid = made(small(), sizes)
+    video = batch[4:]
+    video.action[:], video.state[:] = float("nan"), float("nan")
+    terms = scores(hybrid, video)
+    assert terms["flow/velocity"] == 0
+    torch.stack([*terms.values()]).sum().backward()
+    assert not learns(hybrid, "objectives.flow.decode")
+    assert learns(hybrid, "objectives.uwm_rla.decode")
+    assert learns(hybrid, "trunk")
+    before = scores(hybrid, batch)
+    batch.future[2] = float("nan")
+    after = scores(hybrid, batch)
+    assert all(torch.equal(before[term], after[term]) for term in before)
+
+
+def test_wrong_questions_are_one_line(batch: Batch, sizes: Sizes) -> None:
+    hybrid = made(small(), sizes)
+    with pytest.raises(UserError, match="uwm_rla"):
+        hybrid.generate(batch, "uwm", {}, 1, {})
+    with pytest.raises(UserError, match="flow is neither given"):
+        hybrid.generate(batch, "uwm_rla", {"uwm_rla": torch.randn(6, 4, 8)}, 1, {})
+    with pytest.raises(UserError, match="drop is from 0 to 1"):
+        made(small(drop=2.0), sizes)
+    foreign = replace(small(), observer=registry.arm("policy", "tiny").observer)
+    with pytest.raises(UserError, match="frozen feature space"):
+        _ = made(foreign, sizes).world_model
+
+
+def test_it_goes_on_from_its_own_prediction(batch: Batch, sizes: Sizes) -> None:
+    """As a world model it reads tokens, not frames: predicted ones do as well as seen ones."""
+    hybrid = made(small(), sizes).eval()
+    space = objective(hybrid).target.residuals.encoder  # fresh weights are two encoders; trained ones are one
+    cast("Any", hybrid.observer).encoder.load_state_dict(space.state_dict())
+    model = hybrid.world_model
+    assert isinstance(model, Dynamics)
+    nn.init.normal_(cast("Any", model.target.residuals).writer.out.weight, std=0.5)
+    now, keep = frame_tokens(batch, model.encoder, 0).float(), torch.ones(6, 8, dtype=torch.bool)
+
+    def ask(tokens: Tensor, seen: Batch) -> Tensor:
+        with torch.no_grad():
+            return model.predict(seen, tokens, batch.action, keep, torch.Generator().manual_seed(0))
+
+    first = ask(now, batch)
+    assert torch.equal(ask(now, replace(batch, image=torch.rand_like(batch.image), features={})), first), "frames are not looked at"
+    assert not torch.allclose(ask(first, batch) - first, first - now)
+    with pytest.raises(ValueError, match="8 steps ahead, no less"):
+        model.predict(batch, now, batch.action, keep & (torch.arange(8) < 4), torch.Generator())
+
+
+@pytest.mark.slow
+def test_four_modes_after_learning_by_heart(batch: Batch, sizes: Sizes) -> None:
+    """Two windows that begin alike: actions give their latent, latents give their actions; without either both are possible."""
+    batch = batch[torch.tensor([0, 3])]
+    batch.image[1], batch.state[1], batch.text[1] = batch.image[0], batch.state[0], batch.text[0]
+    hybrid = made(small(), sizes, moved=False)
+    hybrid.settle(lambda: [batch])
+    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=2e-3)
+    batch = batch[torch.arange(2).repeat(4)]  # more clocks a step
+    torch.manual_seed(0)
+    for step in range(900):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (900 - step) / 300)
+        loss = torch.stack([score.mean() for score in hybrid(batch).values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(hybrid.parameters(), 1.0)
+        optimizer.step()
+    hybrid.eval()
+    with torch.no_grad():
+        latent, action = objective(hybrid).target(batch)[0], batch.action
+        apart = {"uwm_rla": (latent[0] - latent[1]).abs().mean(), "flow": (action[0] - action[1]).abs().mean()}
+        for name, truth, given in (("uwm_rla", latent, {"flow": action}), ("flow", action, {"uwm_rla": latent})):
+            error = (mean_of(hybrid, batch, name, given) - truth).abs().mean()
+            assert error < 0.25 * apart[name], f"{name}: {error / apart[name]:.2f}"
+        for name, truth in (("uwm_rla", latent), ("flow", action)):  # policy and predictor: one of the two, whichever the noise says
+            drawn = torch.cat([mean_of(hybrid, batch, name, {}, seed) for seed in range(4)])
+            near = torch.stack([(drawn - truth[i]).abs().mean(dim=(1, 2)) for i in range(2)]).amin(dim=0)
+            assert near.mean() < 0.5 * apart[name], f"{name}: {near.mean() / apart[name]:.2f}"
