@@ -152,6 +152,9 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
         recorded = [open_task(Path(settings.root) / str(settings.size), name) for name in resolve(settings.tasks)]
         settings = replace(settings, demos=min(arm.data.demos, *(len(r.episodes) - len(r.validation) for r in recorded)))
     windows = Windows(settings, Needs(futures=horizons), arm.seed)
+    while len(horizons) > 1 and sum(row.now + horizons[-1] <= row.episode.length for row in windows.validation) < 2:
+        horizons = horizons[:-1]  # episodes are shorter than two chunks
+    windows.needs = Needs(futures=horizons)
     shape, sizes = (windows.views, windows.action_size), facts["sizes"]
     if shape != (sizes["views"], sizes["action"]):
         wanted = f"{sizes['views']} cameras and {sizes['action']} numbers of action"
@@ -229,14 +232,14 @@ def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray,
     return {"skill": told, "with_others_actions": untold, "difference": told - untold, "interval": interval, "n": len(right)}
 
 
-def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> dict[str, Any]:
+def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 15) -> dict[str, Any]:
     """R^2 of the mean action of a chunk, found by descending the model's own error; the noise stays the same."""
     model = cast("WorldModel", what.model)
     with torch.no_grad():
         now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
     keep = (torch.arange(model.horizon) < ahead).expand(len(now), -1)
     guess = torch.zeros(len(now), batch.action.shape[2], requires_grad=True)  # one action, carried out `ahead` times
-    optimiser = torch.optim.Adam([guess], lr=0.1)
+    optimiser = torch.optim.Adam([guess], lr=0.2)
     for _ in range(iterations):
         action = guess[:, None].expand(-1, model.horizon, -1) * keep[..., None]
         loss = (model.predict(batch, now, action, keep, torch.Generator().manual_seed(0)) - future).abs().mean()
@@ -317,7 +320,7 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     result |= {"ways": horizons, "cost": cost(what, batches[0])}
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
-        result["recovers"] = recovered(what, batches[0][:32], what.horizons[0])
+        result["recovers"] = recovered(what, batches[0][:24], what.horizons[0])
     elif len(what.ways) > 1:
         result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
     name = "-".join(["world", *(tasks if tasks or data else ())])

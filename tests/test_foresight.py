@@ -1,0 +1,161 @@
+"""What `wmzoo eval` says of a world model, and `wmzoo compare` of several: by hand, end to end, and in one line where it cannot."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wmzoo import cli, registry
+from wmzoo.compare import compare, compare_table, table
+from wmzoo.errors import UserError
+from wmzoo.files import read_json
+from wmzoo.flops import count
+from wmzoo.run import plays, train
+from wmzoo.stats import clustered
+from wmzoo.world import evaluate, found, line
+
+
+def short(name: str, root: Path, steps: int = 3) -> object:
+    """A tiny arm and its stages, trained for a few steps on the toy."""
+    arm = registry.arm(name, "tiny")
+    stages = {key: replace(stage, optim=replace(stage.optim, steps=3)) for key, stage in arm.stages.items()}
+    return replace(arm, stages=stages, data=replace(arm.data, root=str(root)), optim=replace(arm.optim, steps=steps, chapter=steps))
+
+
+@pytest.fixture(scope="module")
+def runs(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of an autoencoder, of three world models, of one that also plays, and of a policy, with the same stages."""
+    home = tmp_path_factory.mktemp("worlds")
+    for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "policy"):
+        train(short(name, toy_data), home / name)  # type: ignore[arg-type]
+    train(replace(short("rla_wm", toy_data), seed=1), home / "rla_wm-1")  # type: ignore[type-var]
+    return home
+
+
+def test_own_future_by_hand() -> None:
+    """Predictions at 0.9 and 2.2 of futures 1 and 2: both nearest to their own; turned round, none."""
+    future = torch.tensor([1.0, 2.0])[:, None, None]
+    assert found(torch.tensor([0.9, 2.2])[:, None, None], future).tolist() == [1.0, 1.0]
+    assert found(torch.tensor([2.2, 0.9])[:, None, None], future).tolist() == [0.0, 0.0]
+
+
+def test_a_line_by_hand() -> None:
+    """Errors 1 and 3 of 2 and 6 copied: skill 1 - 4/8, and where it moves 3/6; one episode a task has no spread within a task."""
+    values = {"l1": np.array([1.0, 3.0]), "copied": np.array([2.0, 6.0])}
+    row = line(values, np.array([0, 1]), np.array([0, 1]))
+    assert (row["skill"], row["moving_ratio"], row["n"]) == (0.5, 0.5, 2)
+    assert row["skill_interval"] == [0.5, 0.5]
+
+
+def test_clustered_by_hand_and_by_simulation() -> None:
+    """Ratios of sums; windows of an episode come together, so ten copies of each window change nothing; 95% cover the truth."""
+    rng = np.random.default_rng(0)
+    x, episode = rng.normal(size=(1, 30)), np.arange(30)
+    once = clustered(x, np.ones(30), np.zeros(30, int), episode)
+    tenfold = clustered(np.repeat(x, 10, axis=1), np.ones(300), np.zeros(300, int), np.repeat(episode, 10))
+    assert once == pytest.approx(tenfold)
+    assert once[0] == pytest.approx(x.mean())
+    hits = 0
+    for draw in range(300):
+        x = 1 + rng.normal(size=(1, 40)).repeat(3, axis=1)
+        _, low, high = clustered(x, np.ones(120), np.zeros(120, int), np.arange(40).repeat(3), draws=400, seed=draw)
+        hits += low <= 1 <= high
+    assert 0.90 <= hits / 300 <= 0.98
+    with pytest.raises(UserError, match="no windows"):
+        clustered(np.zeros((1, 0)), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
+
+
+def test_a_world_model_is_measured(runs: Path) -> None:
+    """All horizons that the short episodes of the toy reach, all metrics, listening, recovery, cost, and pictures; twice alike."""
+    result = evaluate(runs / "rla_wm", count=20)
+    assert list(result["ways"]) == ["prediction", "own latent"]
+    assert list(result["ways"]["prediction"]) == ["2", "4", "8"]
+    row = result["ways"]["prediction"]["8"]
+    assert {"l1", "copied", "skill", "cosine", "found", "psnr", "ssim", "copy ssim", "seen ssim", "n"} <= row.keys()
+    assert 0 < row["l1"] < 10
+    assert result["cost"]["parameters"] > 0
+    assert result["cost"]["GFLOP"] > 0
+    assert result["listens"]["n"] == result["n"]
+    assert np.isfinite(result["recovers"]["r2"])
+    assert (runs / "rla_wm" / "world.png").stat().st_size > 10_000
+    again = evaluate(runs / "rla_wm", count=20)
+    assert again["ways"] == result["ways"]
+    assert "skill" in table(result)
+
+
+def test_an_autoencoder_is_told_the_future(runs: Path) -> None:
+    """Its own latent, none, another's; and whether half of it is half of the way."""
+    result = evaluate(runs / "rla", count=20)
+    assert list(result["ways"]) == ["own latent", "no latent", "another's latent"]
+    assert result["order"]["decoded"]["n"] == result["n"]
+    assert "half a latent" in table(result)
+    with pytest.raises(UserError, match="autoencoder"):
+        compare([runs / "rla"], runs / "compared")
+
+
+def test_one_that_plays_can_be_asked_too(runs: Path, toy_data: Path) -> None:
+    """`--predict`; its horizons are whole chunks."""
+    assert plays(runs / "uwm_rla")
+    assert not plays(runs / "rla_wm")
+    result = evaluate(runs / "uwm_rla", count=20)
+    assert list(result["ways"]["prediction"]) == ["8"]
+
+
+def test_world_models_side_by_side(runs: Path) -> None:
+    """Seeds of one arm are one row; horizons that all know; tables and pictures."""
+    for name in ("rla_wm", "rla_wm-1", "dino_wm", "uwm_rla"):
+        evaluate(runs / name, count=20)
+    with pytest.raises(UserError, match="differ in feature space"):
+        compare([runs / "rla_wm", _in_another_space(runs)], runs / "compared")
+    summary = compare([runs / name for name in ("rla_wm", "rla_wm-1", "dino_wm")], runs / "compared")
+    assert summary["arms"]["rla_wm"]["seeds"] == [0, 1]
+    assert list(summary["copy"]) == ["2", "4", "8"]
+    words = compare_table(summary)
+    assert "rla_wm (2 seeds)" in words
+    assert "dino_wm (1 seeds)" in words
+    assert {path.name for path in (runs / "compared").iterdir()} == {"compare.json", "compare.png", "frames.png"}
+    summary = compare([runs / "uwm_rla", runs / "dino_wm"], runs / "compared")
+    assert list(summary["copy"]) == ["8"]
+
+
+def _in_another_space(runs: Path) -> Path:
+    import json
+
+    other = runs / "elsewhere"
+    other.mkdir(exist_ok=True)
+    said = read_json(runs / "dino_wm" / "world.json", "a result")
+    (other / "world.json").write_text(json.dumps({**said, "feature_space": "another"}))
+    return other
+
+
+def test_other_tasks(runs: Path) -> None:
+    """Named tasks have files of their own."""
+    result = evaluate(runs / "rla_wm", tasks=("toy-blue",), count=10)
+    assert result["tasks"] == ["toy-blue"]
+    assert (runs / "rla_wm" / "world-toy-blue.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("eval", "nowhere"), "policy.json is missing"),
+        (("compare", "{runs}/uwm_rla", "{runs}/policy"), "type: wmzoo eval"),
+        (("compare",), "RUNS|runs"),
+        (("eval", "{runs}/rla_wm", "--windows", "0"), "at least 1"),
+        (("eval", "{runs}/rla_wm", "--tasks", "toy-bleu"), "toy-blue"),
+        (("eval", "{runs}/policy", "--predict"), "nothing in it predicts"),
+    ],
+)
+def test_wrong_words(words: tuple[str, ...], message: str, runs: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        cli.dispatch([word.format(runs=runs) for word in words])
+
+
+def test_operations_of_a_prediction() -> None:
+    """At paper scale, in TFLOP: FM-WM 14.6 (the paper: 14.3); the latent's flow is an order of magnitude cheaper."""
+    tera = {name: count(registry.arm(name, "paper"))["flops"]["prediction"] / 1e12 for name in ("rla_wm", "fm_wm", "dino_wm_one_shot")}
+    assert tera["fm_wm"] == pytest.approx(14.6, abs=0.1)
+    assert tera["rla_wm"] < tera["fm_wm"] / 10
+    assert tera["dino_wm_one_shot"] == pytest.approx(tera["fm_wm"] / 30, rel=0.01)
