@@ -32,11 +32,15 @@ class Standardiser(nn.Module):
         """Measure; a number that never changes keeps a deviation of 1.  Nothing happens where nothing is measured."""
         if self.scaling == "tenth":
             return
-        seen = torch.cat([part.flatten(0, part.ndim - self.mean.ndim - 1).double() for part in samples])
-        if len(seen) < 2:
+        count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.float64), torch.zeros_like(self.mean, dtype=torch.float64)
+        for part in samples:
+            rows = part.flatten(0, part.ndim - self.mean.ndim - 1).double()
+            count, total, squares = count + len(rows), total + rows.sum(dim=0), squares + rows.square().sum(dim=0)
+        if count < 2:
             return
-        deviation = seen.std(dim=0)
-        self.mean.copy_(seen.mean(dim=0))
+        mean = total / count
+        deviation = ((squares / count - mean.square()).clamp(min=0) * count / (count - 1)).sqrt()
+        self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation < 1e-6, 1.0, deviation))
 
     def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

@@ -232,20 +232,22 @@ def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray,
     return {"skill": told, "with_others_actions": untold, "difference": told - untold, "interval": interval, "n": len(right)}
 
 
-def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 15) -> dict[str, Any]:
+def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> dict[str, Any]:
     """R^2 of the mean action of a chunk, found by descending the model's own error; the noise stays the same."""
     model = cast("WorldModel", what.model)
     with torch.no_grad():
         now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
     keep = (torch.arange(model.horizon) < ahead).expand(len(now), -1)
     guess = torch.zeros(len(now), batch.action.shape[2], requires_grad=True)  # one action, carried out `ahead` times
-    optimiser = torch.optim.Adam([guess], lr=0.2)
+    optimiser = torch.optim.Adam([guess], lr=0.1)
     for _ in range(iterations):
         action = guess[:, None].expand(-1, model.horizon, -1) * keep[..., None]
         loss = (model.predict(batch, now, action, keep, torch.Generator().manual_seed(0)) - future).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        with torch.no_grad():
+            guess.clamp_(-1, 1)
     true = batch.action[:, :ahead].mean(dim=1)
     error, spread = (guess.detach() - true).square().sum(dim=0), (true - true.mean(dim=0)).square().sum(dim=0)
     return {"r2": float(1 - error.sum() / spread.sum()), "n": len(now), "steps": ahead}
@@ -320,7 +322,7 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     result |= {"ways": horizons, "cost": cost(what, batches[0])}
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
-        result["recovers"] = recovered(what, batches[0][:24], what.horizons[0])
+        result["recovers"] = recovered(what, batches[0][:16], what.horizons[0])
     elif len(what.ways) > 1:
         result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
     name = "-".join(["world", *(tasks if tasks or data else ())])
