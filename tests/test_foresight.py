@@ -114,7 +114,7 @@ def test_world_models_side_by_side(runs: Path) -> None:
     assert list(summary["copy"]) == ["2", "4", "8"]
     words = compare_table(summary)
     assert "rla_wm (2 seeds)" in words
-    assert "dino_wm (1 seeds)" in words
+    assert "dino_wm (1 seed)" in words
     assert {path.name for path in (runs / "compared").iterdir()} == {"compare.json", "compare.png", "frames.png"}
     summary = compare([runs / "uwm_rla", runs / "dino_wm"], runs / "compared")
     assert list(summary["copy"]) == ["8"]

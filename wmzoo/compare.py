@@ -146,15 +146,15 @@ def compare_table(summary: dict[str, Any]) -> str:
     lines = [f"{summary['n']} windows of {', '.join(summary['tasks'])}; 95% intervals over training seeds and episodes"]
     for ahead, copy in summary["copy"].items():
         lines.append(
-            f"{ahead} steps ahead{'':12} {'l1':>7} {'skill':>6} {'95% interval':>16} {'found':>6} {'psnr':>6} {'ssim':>6} {'lpips':>6}"
+            f"{ahead} steps ahead{'':16} {'l1':>7} {'skill':>6} {'95% interval':>16} {'found':>6} {'psnr':>6} {'ssim':>6} {'lpips':>6}"
         )
         ssim, decoder = number(copy["ssim"]), number(summary["decoder"][ahead])
-        lines.append(f"  {'copy':24} {copy['l1']:7.4f} {0:+6.2f} {'':16} {copy['found']:6.2f} {'':6} {ssim:>6}  (decoder: {decoder})")
+        lines.append(f"  {'copy':28} {copy['l1']:7.4f} {0:+6.2f} {'':16} {copy['found']:6.2f} {'':6} {ssim:>6}  (decoder: {decoder})")
         for name, row in summary["arms"].items():
-            m, seeds = row["horizons"][ahead], f"{name} ({len(row['seeds'])} seeds)"
+            m, seeds = row["horizons"][ahead], f"{name} ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})"
             extra = [number(m[k]["mean"] if k in m else None, 1 if k == "psnr" else 3) for k in ("psnr", "ssim", "lpips")]
             lines.append(
-                f"  {seeds:24} {m['l1']['mean']:7.4f} {m['skill']['mean']:+6.2f} "
+                f"  {seeds:28} {m['l1']['mean']:7.4f} {m['skill']['mean']:+6.2f} "
                 f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f}"
                 f" {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}"
             )
