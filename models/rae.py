@@ -2,8 +2,7 @@
 
 Zheng et al. 2025, Diffusion Transformers with Representation Autoencoders, arXiv:2510.11690; RLA-WM 2026, arXiv:2605.07079, adapts it as
 its weakest baseline.
-    c = SiLU(e(t) + e(y))                         y: a class, or here the actions
-    s = SiLU(e(t) + trunk(x, c))                  wmzoo.models.rae.WideHead.trunk_output
+    s = SiLU(e(t) + trunk(x, SiLU(e(t) + e(y)))), y a class or here the actions    wmzoo.models.rae.WideHead.trunk_output
     v = head(x, s), every token modulated by its own s   wmzoo.models.rae.WideHead.velocity
 RMS norms, SwiGLU of 2/3 of 4 widths, rotary positions in two dimensions.  The head must be at least as wide as a token to fit noise.
 The adaptation: the present frame is joined to the noisy one, channel by channel, at the trunk's input alone; no class.

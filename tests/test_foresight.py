@@ -1,5 +1,6 @@
 """What `wmzoo eval` says of a world model, and `wmzoo compare` of several: by hand, end to end, and in one line where it cannot."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def short(name: str, root: Path, steps: int = 3) -> object:
 def runs(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of an autoencoder, of three world models, of one that also plays, and of a policy, with the same stages."""
     home = tmp_path_factory.mktemp("worlds")
+    toy_data = shutil.copytree(toy_data, home / "data")  # features are written beside the frames
     for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "policy"):
         train(short(name, toy_data), home / name)  # type: ignore[arg-type]
     train(replace(short("rla_wm", toy_data), seed=1), home / "rla_wm-1")  # type: ignore[type-var]

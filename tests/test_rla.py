@@ -1,5 +1,6 @@
 """Residual latents: numbers by hand, what the latent depends on, sizes of the paper, learning by heart, and reuse in other arms."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -181,7 +182,8 @@ def test_a_stage_is_taken_by_another_arm(toy_data: Path, tmp_path: Path) -> None
     """The autoencoder, its decoder to pixels and its statistics are those of the stages; all are frozen, and in the export."""
     arm = registry.arm("rla_wm", "tiny")
     short = {name: replace(stage, optim=replace(stage.optim, steps=3)) for name, stage in arm.stages.items()}
-    arm = replace(arm, stages=short, data=replace(arm.data, root=str(toy_data)), optim=replace(arm.optim, steps=2, chapter=2))
+    root = shutil.copytree(toy_data, tmp_path / "data")  # features are written beside the frames
+    arm = replace(arm, stages=short, data=replace(arm.data, root=str(root)), optim=replace(arm.optim, steps=2, chapter=2))
     train(arm, tmp_path / "wm")
     from safetensors.torch import load_file
 

@@ -349,6 +349,8 @@ def test_classes_of_rae(sizes: Sizes) -> None:
     for p in network.parameters():
         p.data += 0.1 * torch.randn_like(p)
     before = network.velocity(x, clock, network.of_class(torch.tensor([0, 1])))
+    told = network.trunk_output(x, network.clock(1 - clock), network.of_class(torch.tensor([0, 1])))
+    assert told.shape == (2, 4, 16), "one condition of the head for each token"
     assert not torch.allclose(network.velocity(x, clock, network.of_class(torch.tensor([0, 2])))[1], before[1])
     assert not torch.allclose(network.velocity(x, clock.flip(0), network.of_class(torch.tensor([0, 1]))), before)
 
