@@ -66,5 +66,5 @@ class Config(Blueprint):
         require_frozen(encoder, "decoders to pixels")
         decoder = Pixels(encoder.width, encoder.grid, sizes.image, self.channels)
         if self.weights != "none" and not on_meta():
-            take(decoder, "pixels", self.weights, "decoder to pixels; train the arm `pixels`")
+            take(decoder, "pixels", self.weights, "decoder to pixels; train the arm `feature_space`")
         return decoder

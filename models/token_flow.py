@@ -30,7 +30,7 @@ class TokenFlow(ConditionalFlow):
 
     def __init__(self, encoder: Encoder, action: int, width: int, depth: int, heads: int, timed: bool) -> None:
         super().__init__()
-        self.encoder, self.timed = encoder, timed
+        self.encoder = encoder
         self.embed = nn.Linear(encoder.width * (2 if timed else 1), width)
         self.register_buffer("place", grid_places(encoder.grid, width), persistent=False)
         self.action = ActionVector(action, 64, width)

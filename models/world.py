@@ -16,14 +16,13 @@ class ActionVector(nn.Module):
 
     Args:
         action: numbers of an action.
-        hidden: of the two layers; `width` is the vector's.
+        hidden: numbers of the two layers; `width` of the vector.
     """
 
     def __init__(self, action: int, hidden: int, width: int) -> None:
         super().__init__()
         self.each = nn.Sequential(nn.Linear(action, hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.along = nn.GRU(hidden, width, batch_first=True)
-        self.width = width
 
     def forward(self, action: Float[Tensor, "B H A"], keep: Bool[Tensor, "B H"]) -> Float[Tensor, "B C"]:
         if action.is_meta:  # the fused GRU has no kernel there; its operations are those of its two products

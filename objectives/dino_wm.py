@@ -24,7 +24,7 @@ from wmzoo.question import Hidden, Question, Score
 from wmzoo.shapes import checked
 from wmzoo.standard import Standardiser
 
-from .foresight import Foresight, Lens, Seen, present, skill
+from .foresight import Foresight, Lens, OneChunk, Seen, present, skill
 
 Writes = Literal["frame", "change"]
 
@@ -57,8 +57,7 @@ class Sequence(Foresight):
         if horizon < every * frames:
             raise UserError(f"{frames} frames of {every} steps need a chunk of {every * frames} actions, this arm has {horizon}")
         super().__init__(Lens(view, horizon - horizon % every, every), pixels, steps=1)
-        self.predictor, self.frames = predictor, frames
-        self.every = every
+        self.predictor, self.frames, self.every = predictor, frames, every
         self.standard = Standardiser(self.encoder.width)
 
     @property
@@ -70,9 +69,6 @@ class Sequence(Foresight):
 
     def settle(self, batches: Iterable[Batch]) -> None:
         self.standard.fit(present(batches, self.encoder, self.view))
-
-    def errors(self, seen: Seen) -> dict[str, Float[Tensor, "B"]]:
-        raise NotImplementedError("a sequence has several futures")  # forward does not ask
 
     def forward(self, batch: Batch) -> Question:
         network: Any = self.predictor
@@ -123,7 +119,7 @@ class Sequence(Foresight):
         return self.standard.back(newest[:, 0])
 
 
-class OneShot(Foresight):
+class OneShot(OneChunk):
     """s_{t+h} in one pass from s_t and the chunk.
 
     Args:

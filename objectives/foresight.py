@@ -11,7 +11,7 @@ or past the end of their episode, do not count: a world model listens.
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +21,7 @@ from wmzoo.batch import Batch, Needs
 from wmzoo.clock import SAMPLERS, draw, interpolate, velocity
 from wmzoo.errors import UserError, unknown
 from wmzoo.features import frame_tokens
-from wmzoo.interfaces import ConditionalFlow, Encoder, WorldModel
+from wmzoo.interfaces import ConditionalFlow, Encoder, Freezable, WorldModel
 from wmzoo.question import Hidden, Question, Score
 from wmzoo.sample import euler
 from wmzoo.shapes import checked
@@ -66,11 +66,12 @@ class Lens:
 
 
 class Foresight(WorldModel):
-    """What all world models share: the frames, the actions between, and a decoder for looking.
+    """What all world models share: a camera, gaps between frames, and a decoder for looking.
 
     Args:
         lens: camera and gaps.
-        pixels: frozen decoder to pixels.
+        pixels: decoder to pixels; frozen here.
+        steps: of sampling.
     """
 
     def __init__(self, lens: Lens, pixels: nn.Module, steps: int) -> None:
@@ -80,19 +81,21 @@ class Foresight(WorldModel):
         if steps < 1:
             raise UserError(f"sampling takes at least one step, not {steps}")
         self.view, self.horizon, self.nearest, self.pixels, self.steps = lens.view, lens.horizon, lens.nearest, pixels, steps
-        freeze = getattr(pixels, "freeze", None)
-        if freeze is not None:
-            freeze()
+        cast("Freezable", pixels).freeze()
 
     @property
     @abstractmethod
     def encoder(self) -> Encoder: ...
 
-    def needs(self) -> Needs:
-        return Needs(futures=((self.nearest, self.horizon),))
-
     def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
         return self.pixels(tokens)
+
+
+class OneChunk(Foresight):
+    """One future frame a window, at the end of a chunk of any length."""
+
+    def needs(self) -> Needs:
+        return Needs(futures=((self.nearest, self.horizon),))
 
     def seen(self, batch: Batch, column: int = 0) -> Seen:
         """Frames and actions of a batch; what is not there is 0 and never valid."""
@@ -127,7 +130,7 @@ class Foresight(WorldModel):
         return Question({}, frozenset(), score, watch)
 
 
-class FlowForesight(Foresight):
+class FlowForesight(OneChunk):
     """A world model that follows a velocity from a source to the future, in tokens or in latents.
 
     Args:

@@ -8,6 +8,7 @@ No gradient reaches the features, and no world model trains it.
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,7 +44,7 @@ class ToPixels(Objective):
 
         def score(_: Hidden) -> dict[str, Score]:
             loss = paint_loss(painted, batch.image[:, -1, self.view])
-            return {"paint": Score(loss, batch.has_state | ~batch.has_state)}
+            return {"paint": Score(loss, torch.ones(len(batch), dtype=torch.bool, device=loss.device))}
 
         return Question({}, frozenset(), score)
 

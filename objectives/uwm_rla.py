@@ -22,7 +22,7 @@ from wmzoo.batch import Batch, Needs
 from wmzoo.clock import interpolate, velocity
 from wmzoo.compose import Hybrid
 from wmzoo.errors import UserError
-from wmzoo.interfaces import Blueprint, Denoiser, Encoder, Residuals, Sizes, WorldModel
+from wmzoo.interfaces import Blueprint, Denoiser, Encoder, Freezable, Residuals, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.sample import euler
 from wmzoo.shapes import checked
@@ -51,14 +51,12 @@ class UwmRla(Denoiser):
     stream = "rla"
     auxiliary = ("target", "pixels")
 
-    def __init__(self, target: ResidualTarget, pixels: nn.Module, width: int, out: int, drop: float, steps: int) -> None:
+    def __init__(self, target: ResidualTarget, pixels: Freezable, width: int, out: int, drop: float, steps: int) -> None:
         super().__init__()
         if not 0 <= drop <= 1 or steps < 1:
             raise UserError(f"drop is from 0 to 1 and sampling takes at least one step, not {drop} and {steps}")
         self.target, self.pixels, self.drop, self.steps = target, pixels, drop, steps
-        freeze = getattr(pixels, "freeze", None)
-        if freeze is not None:
-            freeze()
+        pixels.freeze()
         self.encode, self.decode = nn.Linear(target.width, width), nn.Linear(out, target.width)
         self.place = nn.Parameter(0.02 * torch.randn(target.tokens, width))
         self.register_buffer("idle", torch.randn(target.tokens, target.width))  # what says nothing says it always alike
@@ -167,4 +165,4 @@ class Config(Blueprint):
 
     def build(self, sizes: Sizes) -> UwmRla:
         target = ResidualTarget(cast("Residuals", self.residuals.build(sizes)), sizes.horizon, self.scaling)
-        return UwmRla(target, self.pixels.build(sizes), sizes.width, sizes.out, self.drop, self.steps)
+        return UwmRla(target, cast("Freezable", self.pixels.build(sizes)), sizes.width, sizes.out, self.drop, self.steps)

@@ -10,6 +10,7 @@ import torch
 
 from wmzoo import cli, registry
 from wmzoo.compare import compare, compare_table, table
+from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
 from wmzoo.flops import count
@@ -18,7 +19,7 @@ from wmzoo.stats import clustered
 from wmzoo.world import evaluate, found, line
 
 
-def short(name: str, root: Path, steps: int = 3) -> object:
+def short(name: str, root: Path, steps: int = 3) -> Experiment:
     """A tiny arm and its stages, trained for a few steps on the toy."""
     arm = registry.arm(name, "tiny")
     stages = {key: replace(stage, optim=replace(stage.optim, steps=3)) for key, stage in arm.stages.items()}
@@ -31,8 +32,8 @@ def runs(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("worlds")
     toy_data = shutil.copytree(toy_data, home / "data")  # features are written beside the frames
     for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "policy"):
-        train(short(name, toy_data), home / name)  # type: ignore[arg-type]
-    train(replace(short("rla_wm", toy_data), seed=1), home / "rla_wm-1")  # type: ignore[type-var]
+        train(short(name, toy_data), home / name)
+    train(replace(short("rla_wm", toy_data), seed=1), home / "rla_wm-1")
     return home
 
 

@@ -43,7 +43,6 @@ from .stats import clustered
 from .tasks import resolve
 
 AMONG = 64
-METRICS = ("l1", "copied", "cosine", "found", "psnr", "ssim")
 SHOWN = 6  # windows in a picture
 Predict = Callable[[Batch, Tensor, int, torch.Generator], Tensor]  # batch, present tokens, steps ahead -> tokens
 
@@ -169,7 +168,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
 
 @torch.no_grad()
 def measure(what: Subject, batches: list[Batch], way: str, ahead: int, lpips: Any) -> dict[str, np.ndarray]:
-    """Every metric of one way to predict at one horizon, for each window; and the first few predictions painted."""
+    """Every metric of one way to predict at one horizon, for each window."""
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     def structure(one: Tensor, other: Tensor) -> Tensor:
