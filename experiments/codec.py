@@ -12,11 +12,12 @@ from wmzoo.objectives import codec as objective
 
 from . import feature_space
 
-# "small": 12 x 12 cells of 4 numbers, 36 tokens of 16; a fold of 4 keeps convolutions away from full size, where a CPU spends its time on memory
+# "small": 24 x 24 cells of 4 numbers, 36 tokens of 64; folded, since convolutions at full size keep a CPU waiting for memory
+SMALL = {"groups": 8, "fold": 4, "attention": False, "factor": 1.0}
 CODECS = {
-    "tiny": codec.Config("none", size=32, channels=(16, 32), layers=1, groups=8, fold=2, patch=2, factor=1.0),
-    "small": codec.Config("none", size=96, channels=(64, 64), layers=1, groups=8, fold=4, patch=2, factor=1.0),
-    "base": codec.Config("none", size=96, channels=(64, 128, 256), layers=2, groups=16, fold=2, patch=2, factor=1.0),
+    "tiny": codec.Config("none", size=32, channels=(32,), layers=1, patch=2, **SMALL),
+    "small": codec.Config("none", size=96, channels=(64,), layers=1, patch=4, **SMALL),
+    "base": codec.Config("none", size=96, channels=(256,), layers=2, patch=4, **SMALL),
     "paper": codec.Config("none"),
 }
 OPTIMS = {

@@ -76,6 +76,7 @@ class Config(Blueprint):
         layers: residual blocks of a level.
         groups: of the group norms.
         latent: channels of the latent map.
+        attention: one layer of it in the middle of either half.
         fold, patch, factor: as in Codec.
         frozen: no gradient; carries the hash of its weights.
     """
@@ -87,6 +88,7 @@ class Config(Blueprint):
     layers: int = 2
     groups: int = 32
     latent: int = 4
+    attention: bool = True
     fold: int = 1
     patch: int = 4
     factor: float = 0.13025 / 3
@@ -105,6 +107,7 @@ class Config(Blueprint):
             "layers_per_block": self.layers,
             "norm_num_groups": self.groups,
             "latent_channels": self.latent,
+            "mid_block_add_attention": self.attention,
         }
 
     def build(self, sizes: Sizes) -> Codec:

@@ -92,17 +92,18 @@ class Observer(nn.Module):
         embedding: what sees.
         state: reads the robot's own state.
         sizes: of the data and the trunk.
+        state_blind: streams that the state may not look at.
     """
 
-    def __init__(self, embedding: Embedding, state: StateTokens, sizes: Sizes) -> None:
+    def __init__(self, embedding: Embedding, state: StateTokens, sizes: Sizes, state_blind: frozenset[str]) -> None:
         super().__init__()
-        self.embedding, self.state = embedding, state
+        self.embedding, self.state, self.state_blind = embedding, state, state_blind
         self.project = nn.Linear(embedding.width, sizes.context)
         self.frame = nn.Parameter(0.02 * torch.randn(sizes.history, 1, sizes.context))
 
     def forward(self, batch: Batch) -> dict[str, Stream]:
         seen = self.project(self.embedding(batch, "now")) + self.frame
-        return {OBSERVATION: Stream(seen.flatten(1, 2)), "state": Stream(self.state(batch))}
+        return {OBSERVATION: Stream(seen.flatten(1, 2)), "state": Stream(self.state(batch), blind=self.state_blind)}
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Config(Blueprint):
         weights: none, or the folder of a run whose observer has this embedding (a warm start); "stage:NAME" is a stage of the arm.
         tokens, width: M queries of the Q-former, and how wide each is.
         fusion, readers, heads: blocks of self-attention, blocks of the Q-former, and heads of all.
+        state_blind: streams that the state may not look at.
     """
 
     encoder: Blueprint
@@ -124,6 +126,7 @@ class Config(Blueprint):
     fusion: int = 4
     readers: int = 2
     heads: int = 32
+    state_blind: tuple[str, ...] = ()
 
     def build(self, sizes: Sizes) -> Observer:
         if self.tokens < 1:
@@ -134,7 +137,7 @@ class Config(Blueprint):
         embedding = Embedding(encoder, text, self.width, self.tokens, sizes.views, self.fusion, self.readers, self.heads)
         if self.weights != "none" and not on_meta():
             warm_start(embedding, located(self.weights))
-        return Observer(embedding, StateTokens(sizes), sizes)
+        return Observer(embedding, StateTokens(sizes), sizes, frozenset(self.state_blind))
 
 
 def warm_start(embedding: Embedding, run: Path) -> None:

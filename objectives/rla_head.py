@@ -20,27 +20,29 @@ from wmzoo.interfaces import Blueprint, Objective, Residuals, Sizes
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.standard import Scaling
 
-from .bc_rla import Control, ResidualTarget, latent_errors
+from .ahead import Ahead, Control, ResidualTarget
+from .bc_rla import latent_errors
 
 
 class RlaHead(Objective):
-    """K queries and their readout.
+    """Queries and their readout; owns the stream "rla".
 
     Args:
         target: latents.
         width, out: of the trunk's residual stream and of its final output.
     """
 
+    stream = "rla"
     auxiliary = ("readout", "target")
 
-    def __init__(self, target: ResidualTarget, width: int, out: int) -> None:
+    def __init__(self, target: Ahead, width: int, out: int) -> None:
         super().__init__()
         self.target = target
         self.queries = nn.Parameter(0.02 * torch.randn(target.tokens, width))
         self.readout = nn.Linear(out, target.width)
 
     def needs(self) -> Needs:
-        return Needs(futures=(self.target.gap,))
+        return Needs(futures=self.target.gaps)
 
     def settle(self, batches: Iterable[Batch]) -> None:
         self.target.settle(batches)
@@ -49,13 +51,13 @@ class RlaHead(Objective):
         latent, valid = self.target(batch)
 
         def score(hidden: Hidden) -> dict[str, Score]:
-            l1, mse = latent_errors(self.readout(hidden.final["rla"]).float(), latent)
+            l1, mse = latent_errors(self.readout(hidden.final[self.stream]).float(), latent)
             return {"latent_l1": Score(l1, valid), "latent_mse": Score(mse, valid)}
 
         return Question(self.standing(batch), frozenset(), score)
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
-        return {"rla": Stream(self.queries.expand(len(batch), -1, -1), blind=frozenset({"video"}))}
+        return {self.stream: Stream(self.queries.expand(len(batch), -1, -1), blind=frozenset({"video"} - {self.stream}))}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, self_contained
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Sizes
+from wmzoo.objectives.ahead import ResidualTarget
 from wmzoo.objectives.bc import Config, clone_loss
-from wmzoo.objectives.bc_rla import BcRla, ResidualTarget, latent_errors
+from wmzoo.objectives.bc_rla import BcRla, latent_errors
 from wmzoo.objectives.rla_head import RlaHead
 
 

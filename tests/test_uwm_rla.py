@@ -15,7 +15,8 @@ from wmzoo.config import Experiment, self_contained
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Sizes
-from wmzoo.objectives.uwm_rla import Dynamics, UwmRla, latent_flow_loss
+from wmzoo.objectives.uwm import Dynamics, stream_loss
+from wmzoo.objectives.uwm_rla import UwmRla
 
 
 def small(**fields: Any) -> Experiment:
@@ -35,8 +36,8 @@ def mean_of(hybrid: Hybrid, batch: Batch, name: str, given: dict[str, Tensor], s
     return hybrid.generate(batch, name, {key: value for key, value in noise.items() if key not in given}, 10, given)
 
 
-def test_latent_flow_loss_by_hand() -> None:
-    assert latent_flow_loss(torch.tensor([[[1.0, -3.0]]]), torch.zeros(1, 1, 2)).item() == 5.0
+def test_stream_loss_by_hand() -> None:
+    assert stream_loss(torch.tensor([[[1.0, -3.0]]]), torch.zeros(1, 1, 2)).item() == 5.0
 
 
 def test_policy_is_the_mode_whose_latent_says_nothing(batch: Batch, sizes: Sizes) -> None:
@@ -112,11 +113,11 @@ def test_wrong_questions_are_one_line(batch: Batch, sizes: Sizes) -> None:
 def test_it_goes_on_from_its_own_prediction(batch: Batch, sizes: Sizes) -> None:
     """As a world model it reads tokens, not frames: predicted ones do as well as seen ones."""
     hybrid = made(small(), sizes).eval()
-    space = objective(hybrid).target.residuals.encoder  # fresh weights are two encoders; trained ones are one
+    space = objective(hybrid).ahead.encoder  # fresh weights are two encoders; trained ones are one
     cast("Any", hybrid.observer).encoder.load_state_dict(space.state_dict())
     model = hybrid.world_model
     assert isinstance(model, Dynamics)
-    nn.init.normal_(cast("Any", model.target.residuals).writer.out.weight, std=0.5)
+    nn.init.normal_(cast("Any", model.ahead).residuals.writer.out.weight, std=0.5)
     now, keep = frame_tokens(batch, model.encoder, 0).float(), torch.ones(6, 8, dtype=torch.bool)
 
     def ask(tokens: Tensor, seen: Batch) -> Tensor:
@@ -150,7 +151,7 @@ def test_four_modes_after_learning_by_heart(batch: Batch, sizes: Sizes) -> None:
         optimizer.step()
     hybrid.eval()
     with torch.no_grad():
-        latent, action = objective(hybrid).target(batch)[0], batch.action
+        latent, action = objective(hybrid).ahead(batch)[0], batch.action
         apart = {"uwm_rla": (latent[0] - latent[1]).abs().mean(), "flow": (action[0] - action[1]).abs().mean()}
         for name, truth, given in (("uwm_rla", latent, {"flow": action}), ("flow", action, {"uwm_rla": latent})):
             error = (mean_of(hybrid, batch, name, given) - truth).abs().mean()

@@ -129,6 +129,38 @@ class Hybrid(nn.Module):
                 raise UserError(f"{other} is neither given nor is there noise for it")
         return self._sample(generating[name], batch, noise[name], steps, streams)
 
+    def jointly(self, batch: Batch, noise: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+        """All generating objectives at once, from noise, on one clock.
+
+        Args:
+            noise: for every one of them, by name.
+            steps: of sampling, by the rule of the first of them.
+
+        Raises:
+            UserError: the names are not those of the generating objectives.
+        """
+        generating = {name: objective for name, objective in self.objectives.items() if isinstance(objective, Denoiser)}
+        if noise.keys() != generating.keys():
+            raise UserError(f"joint sampling needs noise for {sorted(generating)}, there is some for {sorted(noise)}")
+        shapes = {name: noise[name].shape[1:] for name in generating}
+        sizes = [shape.numel() for shape in shapes.values()]
+        streams: dict[str, Stream] = self.observer(batch)
+        for objective in self.objectives.values():
+            streams |= objective.standing(batch)
+
+        def apart(packed: Tensor) -> dict[str, Tensor]:
+            return {name: part.unflatten(1, shapes[name]) for name, part in zip(generating, packed.split(sizes, dim=1), strict=True)}
+
+        def predict(packed: Tensor, clock: Tensor) -> Tensor:
+            shown = dict(streams)
+            for name, value in apart(packed).items():
+                shown |= generating[name].embed(value, clock, batch)
+            hidden = self.trunk(shown)
+            return torch.cat([objective.read(hidden, batch).flatten(1) for objective in generating.values()], dim=1)
+
+        start = torch.cat([noise[name].flatten(1) for name in generating], dim=1)
+        return apart(next(iter(generating.values())).sample(predict, start, steps))
+
     def _sample(self, denoiser: Denoiser, batch: Batch, noise: Tensor, steps: int, others: Mapping[str, Stream]) -> Tensor:
         streams: dict[str, Stream] = self.observer(batch)
         for objective in self.objectives.values():

@@ -16,11 +16,11 @@ from .features import frame_tokens
 def count(arm: Experiment) -> dict[str, Any]:
     """Parameters of every part, and the operations of one forward pass and of one training step for a single window."""
     needs = needs_of(arm)
-    action, state = getattr(arm.observer, "action", 4), getattr(arm.observer, "state", 4)
+    action, state, views = (getattr(arm.observer, name, usual) for name, usual in (("action", 4), ("state", 4), ("views", 1)))
     with torch.device("meta"):
-        sizes = sizes_for(arm, action=action, state=state, views=1, history=needs.history)
+        sizes = sizes_for(arm, action=action, state=state, views=views, history=needs.history)
         hybrid = build(arm, sizes)
-        square = (1, 3, arm.data.size, arm.data.size)
+        square = (views, 3, arm.data.size, arm.data.size)
         batch = Batch(
             image=torch.zeros(1, needs.history, *square),
             state=torch.zeros(1, needs.history, state),
@@ -39,13 +39,13 @@ def count(arm: Experiment) -> dict[str, Any]:
             total = torch.stack([score.value.sum() for score in scores.values()]).sum()
         with FlopCounterMode(display=False) as backward:
             total.backward()
+        trained = sum(p.numel() for p in hybrid.parameters() if p.requires_grad)
         foreseen = _prediction(hybrid, batch)
     parts, counted = {}, set()
     for name, part in _parts(hybrid):  # what two parts share is the first one's
         own = [p for p in part.parameters() if id(p) not in counted]
         parts[name] = sum(p.numel() for p in own)
         counted |= {id(p) for p in own}
-    trained = sum(p.numel() for p in hybrid.parameters() if p.requires_grad)
     return {
         "arm": arm.name,
         "parameters": {**parts, "all": sum(p.numel() for p in hybrid.parameters()), "trained": trained},
@@ -59,6 +59,7 @@ def _prediction(hybrid: Hybrid, batch: Batch) -> dict[str, int]:
     if model is None:
         return {}
     batch = replace(batch, features={})
+    hybrid.requires_grad_(False)  # the counter wants a history of whatever could have a gradient
     with torch.no_grad(), FlopCounterMode(display=False) as encode:
         now = frame_tokens(batch, model.encoder, model.view)
     keep = torch.ones(1, model.horizon, dtype=torch.bool)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Scaling = Literal["measured", "tenth"]
+Scaling = Literal["measured", "tenth", "none"]
 
 
 class Standardiser(nn.Module):
@@ -15,7 +15,7 @@ class Standardiser(nn.Module):
 
     Args:
         shape: of the numbers that each have statistics; what comes before it is averaged over.
-        scaling: "measured", or "tenth", which divides by ten whatever the data (RLA-WM's published code).
+        scaling: "measured", "tenth", which divides by ten whatever the data (RLA-WM's published code), or "none".
     """
 
     mean: Tensor
@@ -30,7 +30,7 @@ class Standardiser(nn.Module):
     @torch.no_grad()
     def fit(self, samples: Iterable[Float[Tensor, "n *shape"]]) -> None:
         """Measure; a number that never changes keeps a deviation of 1.  Nothing happens where nothing is measured."""
-        if self.scaling == "tenth":
+        if self.scaling != "measured":
             return
         count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.float64), torch.zeros_like(self.mean, dtype=torch.float64)
         for part in samples:

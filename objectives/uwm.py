@@ -1,0 +1,339 @@
+"""UWM: the policy's trunk also generates the frame at the end of the chunk, on a clock of its own, so that one network is four.
+
+Zhu et al. 2025, Unified World Models (UWM), arXiv:2504.02792.  A stream at t = 0 is noise and says nothing; at t = 1 it is given.
+    policy     p(a | o):     the frame stays at 0, actions go from 0 to 1        wmzoo.compose.Hybrid.act
+    dynamics   p(z | o, a):  actions at 1, the frame goes from 0 to 1            wmzoo.objectives.uwm.Dynamics
+    inverse    p(a | o, z):  the frame at 1, actions go from 0 to 1              wmzoo.compose.Hybrid.generate
+    video      p(z | o):     actions stay at 0, the frame goes from 0 to 1       wmzoo.compose.Hybrid.generate
+    joint      p(a, z | o):  both go from 0 to 1 on one clock                    wmzoo.compose.Hybrid.jointly
+    z  = (codec(o_{t+H}) - mean) / deviation                                     wmzoo.objectives.ahead.FrameTarget
+    t_z ~ U(0, 1), independent of the action's clock, 0 in `drop` of the windows; z_t = (1 - t) eps + t z     wmzoo.clock.interpolate
+    L  = mean over numbers of (V - (z - eps))^2                                  stream_loss
+    published: k ~ U{0..99}, z_k = sqrt(ab_k) z + sqrt(1 - ab_k) eps, target eps, DDIM     wmzoo.objectives.uwm.Denoising
+Windows past the end of their episode have no frame: noise at t = 0, and no loss.  Action-free video teaches the frame alone; published
+code also asks such windows for the noise of their actions, ours never does.
+We differ: flow matching by default; a policy's frame is exactly noise (published: drawn at k = 99 in training, at k = 90 in playing); the
+codec's mean instead of a draw; latents standardised number by number.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, assert_never, cast
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from wmzoo.batch import Batch, Needs
+from wmzoo.clock import interpolate, velocity
+from wmzoo.compose import Hybrid
+from wmzoo.errors import UserError
+from wmzoo.features import frame_tokens
+from wmzoo.interfaces import Blueprint, Denoiser, Encoder, Sizes, WorldModel
+from wmzoo.question import Hidden, Question, Score, Stream
+from wmzoo.sample import euler
+from wmzoo.shapes import checked
+from wmzoo.standard import Scaling
+
+from .ahead import Ahead, Control, FrameTarget
+from .ddpm import SCHEDULE, STEPS, add_noise, zoo_clock
+
+
+@checked
+def stream_loss(prediction: Float[Tensor, "B N X"], target: Float[Tensor, "B N X"]) -> Float[Tensor, "B"]:
+    """Squared error of what a stream predicts, averaged over the numbers of each window."""
+    return (prediction - target).square().mean(dim=(1, 2))
+
+
+class Path(ABC):
+    """From noise to data: training clocks, the noisy value, what is regressed, and the way back."""
+
+    @abstractmethod
+    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
+        """Training clocks in zoo time."""
+
+    @abstractmethod
+    def noisy(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
+        """The value at a clock."""
+
+    @abstractmethod
+    def target(self, noise: Tensor, value: Tensor) -> Tensor:
+        """What the network is asked for."""
+
+    @abstractmethod
+    def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
+        """From noise to data in so many calls of predict(value, clock)."""
+
+
+class Straight(Path):
+    """Flow matching, clocks uniform."""
+
+    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
+        return torch.rand(n, device=device)
+
+    def noisy(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
+        return interpolate(noise, value, clock)
+
+    def target(self, noise: Tensor, value: Tensor) -> Tensor:
+        return velocity(noise, value)
+
+    def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
+        return euler(predict, start, steps)
+
+
+class Denoising(Path):
+    """Discrete diffusion as published: 100 indices, squared cosine, the noise is predicted, DDIM clips the clean value to [-1, 1]."""
+
+    def __init__(self) -> None:
+        self.alpha_bar = DDIMScheduler(**SCHEDULE).alphas_cumprod
+
+    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
+        return zoo_clock(torch.randint(0, STEPS, (n,), device=device))
+
+    def noisy(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
+        index = ((1 - clock) * STEPS - 1).round().long().clamp(0, STEPS - 1)
+        return add_noise(value, noise, self.alpha_bar.to(clock.device)[index])
+
+    def target(self, noise: Tensor, value: Tensor) -> Tensor:
+        return noise
+
+    def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
+        scheduler, value = DDIMScheduler(**SCHEDULE), start
+        scheduler.set_timesteps(steps)
+        for index in scheduler.timesteps:
+            clock = zoo_clock(index).to(value.device).expand(len(value))
+            value = scheduler.step(predict(value, clock), index, value).prev_sample
+        return value
+
+
+Kind = Literal["flow", "epsilon"]
+
+
+def path_of(kind: Kind) -> Path:
+    """The named path."""
+    match kind:
+        case "flow":
+            return Straight()
+        case "epsilon":
+            return Denoising()
+        case _:
+            assert_never(kind)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a second stream is trained and sampled.
+
+    Attributes:
+        path: flow, or epsilon as published.
+        drop: part of the windows whose stream is noise at t = 0, as it is when the policy plays.
+        steps: of sampling.
+        registers: learned tokens beside it.
+        blind: streams that the registers may not look at.
+        history: frames up to now that the arm sees.
+    """
+
+    path: Kind
+    drop: float
+    steps: int
+    registers: int = 0
+    blind: frozenset[str] = frozenset()
+    history: int = 1
+
+
+class SecondStream(Denoiser):
+    """A stream about the future with a clock of its own; silent while the policy plays.
+
+    Args:
+        ahead: what it holds.
+        plan: how it is trained and sampled.
+        width, out: of the trunk's residual stream and of its final output.
+    """
+
+    stream = "video"
+    auxiliary = ("ahead",)
+
+    def __init__(self, ahead: Ahead, plan: Plan, width: int, out: int) -> None:
+        super().__init__()
+        if not 0 <= plan.drop <= 1 or plan.steps < 1 or plan.registers < 0:
+            raise UserError(
+                f"drop is from 0 to 1, sampling takes at least one step, registers are none or more; not "
+                f"{plan.drop}, {plan.steps} and {plan.registers}"
+            )
+        self.ahead, self.plan, self.path = ahead, plan, path_of(plan.path)
+        self.encode, self.decode = nn.Linear(ahead.width, width), nn.Linear(out, ahead.width)
+        self.place = nn.Parameter(0.02 * torch.randn(ahead.tokens, width))
+        self.register_buffer("idle", torch.randn(ahead.tokens, ahead.width))  # what says nothing says it always alike
+        nn.init.zeros_(self.decode.weight)
+        nn.init.zeros_(self.decode.bias)
+        if plan.registers:
+            self.registers = nn.Parameter(0.02 * torch.randn(plan.registers, width))
+
+    def needs(self) -> Needs:
+        return Needs(history=self.plan.history, futures=self.ahead.gaps)
+
+    def settle(self, batches: Iterable[Batch]) -> None:
+        self.ahead.settle(batches)
+
+    def forward(self, batch: Batch) -> Question:
+        value, valid = self.ahead(batch)
+        noise = torch.randn_like(value)
+        told = valid & (torch.rand(len(batch), device=value.device) >= self.plan.drop)
+        clock = torch.where(told, self.path.clocks(len(batch), value.device), 0.0)
+        noisy = torch.where(told[:, None, None], self.path.noisy(noise, value, clock), noise)
+
+        def score(hidden: Hidden) -> dict[str, Score]:
+            return {self.term: Score(stream_loss(self.read(hidden, batch), self.path.target(noise, value)), valid)}
+
+        return Question({**self.embed(noisy, clock, batch), **self.always(batch)}, frozenset(), score)
+
+    @property
+    def term(self) -> str:
+        """The term of the loss: what is regressed."""
+        return "velocity" if self.plan.path == "flow" else "noise"
+
+    def always(self, batch: Batch) -> dict[str, Stream]:
+        """The registers, if there are any."""
+        if not self.plan.registers:
+            return {}
+        return {"registers": Stream(self.registers.expand(len(batch), -1, -1), blind=self.plan.blind)}
+
+    def standing(self, batch: Batch) -> dict[str, Stream]:
+        silent = cast("Tensor", self.idle).expand(len(batch), -1, -1)
+        return {**self.embed(silent, torch.zeros(len(batch), device=silent.device), batch), **self.always(batch)}
+
+    def embed(self, noisy: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:
+        return {self.stream: Stream(self.encode(noisy) + self.place, clock)}
+
+    def read(self, hidden: Hidden, batch: Batch) -> Tensor:
+        return self.decode(hidden.final[self.stream]).float()
+
+    def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+        return self.path.back(predict, noise, steps)
+
+    def dynamics(self, hybrid: Hybrid) -> WorldModel:
+        return Dynamics(hybrid, self)
+
+    @abstractmethod
+    def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
+        """The frame of these tokens."""
+
+
+class Uwm(SecondStream):
+    """Owns the stream "video": latents of the codec.
+
+    Args:
+        size: pixels of a frame's side.
+    """
+
+    def __init__(self, ahead: FrameTarget, plan: Plan, width: int, out: int, size: int) -> None:
+        super().__init__(ahead, plan, width, out)
+        self.size = size
+
+    def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
+        return cast("Any", self.ahead.encoder).paint(tokens, self.size)
+
+
+class Dynamics(WorldModel):
+    """The whole hybrid as a world model: actions given, what lies at the chunk's end sampled and turned into tokens.
+
+    A prediction that it goes on from is shown to the observer as features, where the observer reads that feature space, or painted;
+    the robot's own state is then unknown.
+
+    Raises:
+        UserError: the observer cannot be shown a prediction.
+    """
+
+    def __init__(self, hybrid: Hybrid, objective: SecondStream) -> None:
+        super().__init__()
+        self.hybrid, self.objective, self.ahead = hybrid, objective, objective.ahead
+        self.view, self.steps = self.ahead.view, objective.plan.steps
+        self.horizon = self.every = self.ahead.gaps[0]
+        self.name = next(name for name, part in hybrid.objectives.items() if part is objective)
+        self.playing = next(name for name, part in hybrid.objectives.items() if isinstance(part, Denoiser) and part.stream == "action")
+        reader = getattr(hybrid.observer, "encoder", None)
+        self.by_features = getattr(reader, "fingerprint", None) == getattr(self.encoder, "fingerprint", "")
+        if not (self.by_features or isinstance(self.ahead, FrameTarget)):
+            raise UserError("a policy is a world model where its observer reads the frozen feature space that it predicts")
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.ahead.encoder
+
+    def forward(self, batch: Batch) -> Question:
+        raise NotImplementedError("the hybrid trains it")
+
+    def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
+        return self.objective.paint(tokens)
+
+    def seen(self, batch: Batch, now: Float[Tensor, "B P E"]) -> Batch:
+        """The batch as the observer would see it if `now` were the present frame's tokens."""
+        if self.by_features:
+            key = f"{cast('Any', self.encoder).fingerprint}/now"
+            shown = now[:, None, None].expand(-1, 1, batch.image.shape[2], -1, -1)
+            return replace(batch, features={key: shown}, image=batch.image[:, -1:])
+        if now.is_meta or torch.equal(now, frame_tokens(batch, self.encoder, self.view).float()):
+            return batch  # its own present frame: seen better as recorded than through the codec
+        image = batch.image.clone()
+        image[:, -1, self.view] = self.paint(now).clamp(0, 1)
+        return replace(batch, image=image, features={}, has_state=torch.zeros_like(batch.has_state))
+
+    def predict(
+        self,
+        batch: Batch,
+        now: Float[Tensor, "B P E"],
+        action: Float[Tensor, "B H A"],
+        keep: Bool[Tensor, "B H"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "B P E"]:
+        if not (keep.is_meta or bool(keep.all())):
+            raise ValueError(f"this model looks {self.horizon} steps ahead, no less")
+        given = {self.playing: action}
+        return self.ahead.arrive(now, self.hybrid.generate(self.seen(batch, now), self.name, self.noise(now, generator), self.steps, given))
+
+    def noise(self, now: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """For its own stream."""
+        shape = (len(now), self.ahead.tokens, self.ahead.width)
+        return {self.name: now.new_zeros(shape) if now.is_meta else torch.randn(shape, generator=generator, device=now.device)}
+
+    def inverse(self, batch: Batch, steps: int, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:
+        """The actions that lead to the batch's own future frames; those of the policy, with the same noise, where these are not told."""
+        noise = {self.playing: torch.randn(batch.action.shape, generator=generator)}
+        given = {self.name: self.ahead(batch)[0]} if told else {}
+        return self.hybrid.generate(batch, self.playing, noise, steps, given)
+
+
+@dataclass(frozen=True)
+class Config(Blueprint):
+    """The video stream of UWM.
+
+    Attributes:
+        codec: models/codec.py.
+        gaps: control steps to the generated frames; the published model generates two, at the chunk's end and one step on.
+        path: flow, or epsilon as published.
+        drop: part of the windows whose video says nothing.
+        steps: of sampling frames.
+        registers: learned tokens beside them.
+        scaling: of the latents.
+        control: of the target: "none"; "current" is UWM's ablation that reconstructs the present; "shuffled".
+        blind: streams that the registers may not look at; hybrids in which nobody may look at the video name it here too.
+        history: frames up to now that the arm sees.
+    """
+
+    codec: Blueprint
+    gaps: tuple[int, ...] = (16,)
+    path: Kind = "flow"
+    drop: float = 0.2
+    steps: int = 10
+    registers: int = 8
+    scaling: Scaling = "measured"
+    control: Control = "none"
+    blind: tuple[str, ...] = ()
+    history: int = 1
+
+    def build(self, sizes: Sizes) -> Uwm:
+        target = FrameTarget(cast("Encoder", self.codec.build(sizes)), self.gaps, sizes.views, self.scaling, self.control)
+        plan = Plan(self.path, self.drop, self.steps, self.registers, frozenset(self.blind), self.history)
+        return Uwm(target, plan, sizes.width, sizes.out, sizes.image)
