@@ -11,5 +11,7 @@ from . import uwm
 
 
 def config(scale: Scale = "small") -> Experiment:
+    """`--data.demos k --data.videos n`: k demonstrations and n videos a task."""
     arm = uwm.config(scale)
-    return replace(arm, name="uwm_video", data=replace(arm.data, videos=4 if scale == "tiny" else 10))
+    few = {"demos": 4, "videos": 4} if scale == "tiny" else {"demos": 10, "videos": 40}
+    return replace(arm, name="uwm_video", data=replace(arm.data, **few))

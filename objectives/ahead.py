@@ -115,7 +115,7 @@ class FrameTarget(Ahead):
     def arrive(self, now: Float[Tensor, "B P E"], value: Float[Tensor, "B N X"]) -> Float[Tensor, "B P E"]:
         channels = cast("Any", self.encoder).channels
         latent = self.standard.back(value)[:, : now.shape[1]].unflatten(2, (channels, len(self.gaps), -1))
-        return latent[:, :, 0].flatten(2)
+        return latent[:, :, :, 0].flatten(2)
 
 
 class ResidualTarget(Ahead):

@@ -86,8 +86,13 @@ class Straight(Path):
 class Denoising(Path):
     """Discrete diffusion as published: 100 indices, squared cosine, the noise is predicted, DDIM clips the clean value to [-1, 1]."""
 
+    @staticmethod
+    def scheduler() -> DDIMScheduler:
+        """diffusers' own, which takes the steps."""
+        return DDIMScheduler(**SCHEDULE)
+
     def __init__(self) -> None:
-        self.alpha_bar = DDIMScheduler(**SCHEDULE).alphas_cumprod
+        self.alpha_bar = self.scheduler().alphas_cumprod
 
     def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
         return zoo_clock(torch.randint(0, STEPS, (n,), device=device))
@@ -100,7 +105,7 @@ class Denoising(Path):
         return noise
 
     def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-        scheduler, value = DDIMScheduler(**SCHEDULE), start
+        scheduler, value = self.scheduler(), start
         scheduler.set_timesteps(steps)
         for index in scheduler.timesteps:
             clock = zoo_clock(index).to(value.device).expand(len(value))

@@ -1,0 +1,454 @@
+"""UWM: numbers by hand, four modes and the joint one, leaks, controls, PAD, GR-1, and the published network weight for weight."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from helpers import learns, made, scores
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from wmzoo import registry
+from wmzoo.batch import Batch
+from wmzoo.clock import interpolate
+from wmzoo.compose import Hybrid
+from wmzoo.config import Experiment, build, self_contained, sizes_for
+from wmzoo.errors import UserError
+from wmzoo.features import frame_tokens
+from wmzoo.interfaces import Denoiser, Sizes
+from wmzoo.models import uwm as parity
+from wmzoo.models.codec import Codec
+from wmzoo.objectives.ahead import FrameTarget
+from wmzoo.objectives.ddpm import zoo_clock
+from wmzoo.objectives.pad import Pad
+from wmzoo.objectives.uwm import Denoising, Dynamics, Straight, Uwm, stream_loss
+from wmzoo.question import Stream
+
+
+def small(name: str = "uwm", **fields: Any) -> Experiment:
+    arm = self_contained(registry.arm(name, "tiny"))
+    if not fields:
+        return arm
+    term = arm.objectives["uwm"]
+    return replace(arm, objectives={**arm.objectives, "uwm": replace(term, config=replace(cast("Any", term.config), **fields))})
+
+
+def video(hybrid: Hybrid) -> Uwm:
+    return cast("Uwm", hybrid.objectives["uwm"])
+
+
+def drawn(hybrid: Hybrid, batch: Batch, name: str, given: dict[str, Tensor], seed: int = 0) -> Tensor:
+    """A sample of one stream, others given or at noise."""
+    random, ahead = torch.Generator().manual_seed(seed), video(hybrid).ahead
+    noise = {
+        "flow": torch.randn(len(batch), 8, 3, generator=random),
+        "uwm": torch.randn(len(batch), ahead.tokens, ahead.width, generator=random),
+    }
+    return hybrid.generate(batch, name, {key: value for key, value in noise.items() if key not in given}, 10, given)
+
+
+def test_stream_loss_by_hand() -> None:
+    """(1 + 9) / 2 = 5; another shape is never broadcast."""
+    assert stream_loss(torch.tensor([[[1.0, -3.0]]]), torch.zeros(1, 1, 2)).item() == 5.0
+    with pytest.raises(Exception, match="B N X"):
+        stream_loss(torch.zeros(2, 3, 4), torch.zeros(2, 1, 4))
+
+
+def test_straight_is_interpolate_and_velocity() -> None:
+    noise, value, clock = torch.randn(3, 2, 4), torch.randn(3, 2, 4), torch.tensor([0.0, 0.25, 1.0])
+    path = Straight()
+    assert torch.equal(path.noisy(noise, value, clock), interpolate(noise, value, clock))
+    assert torch.equal(path.target(noise, value), value - noise)
+    assert torch.allclose(path.back(lambda x, t: value - noise, noise, 7), value, atol=1e-6)
+
+
+def test_denoising_is_that_of_diffusers() -> None:
+    """D3: the noisy value is the scheduler's; told the noise that was added, DDIM ends at the value; k = 90, 80, ..., 0."""
+    path, seen = Denoising(), []
+    noise, value, index = torch.randn(3, 2, 4), torch.rand(3, 2, 4) * 2 - 1, torch.tensor([0, 50, 99])
+    expected = path.scheduler().add_noise(value, noise, index)
+    assert torch.allclose(path.noisy(noise, value, zoo_clock(index)), expected, atol=1e-6)
+
+    def predict(x: Tensor, clock: Tensor) -> Tensor:
+        seen.append(round(((1 - clock[0]) * 100 - 1).item()))
+        ab = path.alpha_bar[seen[-1]]
+        return (x - ab.sqrt() * value) / (1 - ab).sqrt()
+
+    assert torch.allclose(path.back(predict, noise, 10), value, atol=1e-4)
+    assert seen == [90, 80, 70, 60, 50, 40, 30, 20, 10, 0]
+
+
+def test_frame_target_holds_the_latents_of_the_future(batch: Batch, sizes: Sizes) -> None:
+    """Standardised and back are the codec's tokens; where there is no future nothing counts, whatever stands there."""
+    hybrid = made(small(), sizes).eval()
+    ahead = cast("FrameTarget", video(hybrid).ahead)
+    ahead.settle([batch])
+    value, valid = ahead(batch)
+    assert valid.tolist() == batch.has_future[:, 0].tolist()
+    rows = value[valid].flatten(0, 1)
+    assert torch.allclose(rows.mean(dim=0), torch.zeros(ahead.width), atol=1e-4)
+    assert torch.allclose(rows.std(dim=0), torch.ones(ahead.width), atol=1e-3)
+    tokens = frame_tokens(batch, ahead.encoder, 0, 0).float()
+    assert torch.allclose(ahead.arrive(tokens, value)[valid], tokens[valid], atol=1e-4)
+
+
+def test_frame_target_joins_two_frames_cell_by_cell(batch: Batch, sizes: Sizes) -> None:
+    """The numbers of a token are ordered channel, frame, row, column, as a convolution over time has them; the first frame is predicted."""
+    twice = replace(batch, future=batch.future.repeat(1, 2, 1, 1, 1, 1), has_future=batch.has_future.repeat(1, 2), features={})
+    twice.future[:, 1] = torch.rand_like(batch.future[:, 0])
+    twice.offset = torch.tensor([[8, 9]]).expand(6, 2)
+    hybrid = made(small(gaps=(8, 9), scaling="none"), sizes).eval()
+    ahead = cast("FrameTarget", video(hybrid).ahead)
+    value, valid = ahead(twice)
+    first, second = (frame_tokens(twice, ahead.encoder, 0, column).float().unflatten(2, (4, 4)) for column in (0, 1))
+    shown = value.unflatten(2, (4, 2, 4))
+    assert torch.allclose(shown[:, :, :, 0][valid], first[valid])
+    assert torch.allclose(shown[:, :, :, 1][valid], second[valid])
+    assert torch.allclose(ahead.arrive(first.flatten(2), value)[valid], first.flatten(2)[valid])
+
+
+@pytest.mark.parametrize("control", ["current", "shuffled"])
+def test_controls_change_the_target_alone(batch: Batch, sizes: Sizes, control: str) -> None:
+    plain, changed = made(small(), sizes), made(small(control=control), sizes)
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in changed.parameters())
+    ahead = cast("FrameTarget", video(changed).ahead)
+    value, valid = ahead(batch)
+    own, there = cast("FrameTarget", video(plain).ahead)(batch)
+    if control == "current":
+        assert torch.allclose(value[valid], ahead.present(batch)[valid])
+    else:
+        assert torch.equal(value[valid], own.roll(1, dims=0)[valid])
+        assert valid.tolist() == (there & there.roll(1)).tolist()
+
+
+def test_first_loss_is_that_of_predicting_zero(batch: Batch, sizes: Sizes) -> None:
+    """U2: outputs are exactly 0 at the start, so each loss is the mean square of its target: about 2 for standardised latents."""
+    hybrid = made(small(), sizes, moved=False)
+    hybrid.settle(lambda: [batch])
+    many = batch[torch.tensor([0, 1, 3, 4, 5]).repeat(40)]
+    assert abs(scores(hybrid, many)["uwm/velocity"].item() - 2.0) < 0.1
+
+
+def test_policy_is_the_mode_whose_video_says_nothing(batch: Batch, sizes: Sizes) -> None:
+    """U7: playing leaves the video at t = 0, always the same noise; so does what is exported, without codec and targets."""
+    hybrid = made(small(), sizes).eval()
+    noise = torch.randn(6, 8, 3)
+    idle = cast("Tensor", video(hybrid).idle)
+    before = idle.clone()
+    played = hybrid.act(batch, noise, 4)
+    assert torch.equal(idle, before)
+    with torch.no_grad():
+        assert torch.equal(hybrid.generate(batch, "flow", {"flow": noise, "uwm": idle.expand(6, -1, -1)}, 4, {}), played)
+        told = hybrid.generate(batch, "flow", {"flow": noise}, 4, {"uwm": idle.expand(6, -1, -1)})
+    assert not torch.equal(told, played), "the clock tells noise from a given frame"
+    hybrid.strip()
+    assert not any(isinstance(part, Codec) for part in hybrid.modules())
+    assert torch.equal(hybrid.act(batch, noise, 4), played)
+
+
+def test_each_mode_listens_to_what_it_is_given(batch: Batch, sizes: Sizes) -> None:
+    """Dynamics hear the actions, the inverse hears the frame, video neither; what is given is never changed."""
+    hybrid = made(small(), sizes).eval()
+    action, frame = batch.action.clone(), video(hybrid).ahead(batch)[0]
+    kept = frame.clone()
+    with torch.no_grad():
+        told = drawn(hybrid, batch, "uwm", {"flow": action})
+        assert not torch.equal(drawn(hybrid, batch, "uwm", {"flow": action.flip(0)}), told)
+        back = drawn(hybrid, batch, "flow", {"uwm": frame})
+        assert not torch.equal(drawn(hybrid, batch, "flow", {"uwm": frame.flip(0)}), back)
+        other = replace(batch, action=action.flip(0), future=torch.rand_like(batch.future), features={})
+        assert torch.equal(drawn(hybrid, other, "uwm", {}), drawn(hybrid, batch, "uwm", {}))
+    assert torch.equal(action, batch.action)
+    assert torch.equal(frame, kept)
+
+
+def test_jointly_is_euler_over_both(batch: Batch, sizes: Sizes) -> None:
+    """One step from noise is the noise plus both velocities at t = 0; a missing noise is refused."""
+    hybrid = made(small(), sizes).eval()
+    ahead = video(hybrid).ahead
+    noise = {"flow": torch.randn(6, 8, 3), "uwm": torch.randn(6, ahead.tokens, ahead.width)}
+    with torch.no_grad():
+        both = hybrid.jointly(batch, noise, 1)
+        zero, streams = torch.zeros(6), cast("dict[str, Stream]", hybrid.observer(batch))
+        for name, value in noise.items():
+            streams |= cast("Denoiser", hybrid.objectives[name]).embed(value, zero, batch)
+        hidden = hybrid.trunk({**streams, **video(hybrid).always(batch)})
+        for name, value in noise.items():
+            velocity = cast("Denoiser", hybrid.objectives[name]).read(hidden, batch)
+            assert torch.allclose(both[name], value + velocity, atol=1e-5)
+    with pytest.raises(UserError, match="joint sampling needs noise"):
+        hybrid.jointly(batch, {"flow": noise["flow"]}, 1)
+
+
+def test_the_future_enters_by_the_video_alone(batch: Batch, sizes: Sizes) -> None:
+    """With `drop` 1 the video is noise at t = 0 everywhere: another future changes its target, not the action's loss."""
+    for drop, same in ((1.0, True), (0.0, False)):
+        hybrid = made(small(drop=drop), sizes)
+        other = replace(batch, future=torch.rand_like(batch.future), features={})
+        before, after = scores(hybrid, batch), scores(hybrid, other)
+        assert torch.equal(before["flow/velocity"], after["flow/velocity"]) == same
+        assert not torch.equal(before["uwm/velocity"], after["uwm/velocity"])
+
+
+@pytest.mark.parametrize("name", ["uwm", "pad", "gr1"])
+def test_video_without_actions_teaches_the_frames_alone(batch: Batch, sizes: Sizes, name: str) -> None:
+    """U8: finite, the action's term exactly 0, no gradient in the action's readout; NaN where nothing is recorded changes nothing."""
+    hybrid = made(small(name), sizes)
+    free = batch[4:]
+    free.action[:], free.state[:] = float("nan"), float("nan")
+    terms = scores(hybrid, free)
+    acting = {"uwm": "flow/velocity", "pad": "pad/action", "gr1": "bc/action"}[name]
+    assert terms.pop(acting) == 0
+    assert all(term > 0 for term in terms.values())
+    torch.stack([*scores(hybrid, free).values()]).sum().backward()
+    assert not learns(hybrid, {"uwm": "objectives.flow.decode", "pad": "objectives.pad.decode.", "gr1": "objectives.bc.action_head"}[name])
+    assert all(p.grad is None or p.grad.isfinite().all() for p in hybrid.parameters())
+    past = replace(batch, features={})
+    past.future[2] = float("nan")
+    assert all(value.isfinite() for value in scores(hybrid, past).values())
+
+
+def test_nothing_teaches_the_codec(batch: Batch, sizes: Sizes) -> None:
+    hybrid = made(small(), sizes)
+    torch.stack([*scores(hybrid, batch).values()]).sum().backward()
+    assert not any(p.requires_grad or p.grad is not None for p in video(hybrid).ahead.parameters())
+    assert all(learns(hybrid, part) for part in ("objectives.uwm.encode", "objectives.uwm.decode", "objectives.uwm.registers", "trunk"))
+
+
+@pytest.mark.parametrize(("name", "term"), [("uwm_flare", "flare/align"), ("uwm_lara", "lara/align")])
+def test_hybrids_do_not_read_the_future_off_the_video(batch: Batch, sizes: Sizes, name: str, term: str) -> None:
+    """C5: no gradient reaches the video's own layers from what is aligned with the future, nor from the actions; unsealed it does."""
+    for sealed in (True, False):
+        arm = replace(small(name), shape=replace(small(name).shape, depth=8))  # deep enough for a relay
+        if not sealed:
+            flow = arm.objectives["flow"]
+            plain = {**arm.objectives, "flow": replace(flow, config=replace(cast("Any", flow.config), blind=()))}
+            arm = replace(arm, objectives=plain)
+        hybrid = made(arm, sizes)
+        for wanted in (term, "flow/velocity"):
+            hybrid.zero_grad()
+            scores(hybrid, batch)[wanted].backward()
+            assert learns(hybrid, "objectives.uwm.encode") != sealed, wanted
+
+
+def test_it_goes_on_from_its_own_prediction(batch: Batch, sizes: Sizes) -> None:
+    """As a world model it is shown the recorded frame if that is what it is asked about, and else the painted one, with no state."""
+    hybrid = made(small(), sizes).eval()
+    model = hybrid.world_model
+    assert isinstance(model, Dynamics)
+    now, keep = frame_tokens(batch, model.encoder, 0).float(), torch.ones(6, 8, dtype=torch.bool)
+    assert model.seen(batch, now) is batch
+    with torch.no_grad():
+        first = model.predict(batch, now, batch.action, keep, torch.Generator().manual_seed(0))
+        shown = model.seen(batch, first)
+        assert not shown.has_state.any()
+        assert torch.equal(shown.image[:, -1, 0], model.paint(first).clamp(0, 1))
+        second = model.predict(batch, first, batch.action, keep, torch.Generator().manual_seed(0))
+        other = replace(batch, image=torch.rand_like(batch.image), features={})
+        assert torch.equal(model.predict(other, first, batch.action, keep, torch.Generator().manual_seed(0)), second)
+        told = model.inverse(batch, 4, torch.Generator().manual_seed(0))
+        untold = model.inverse(batch, 4, torch.Generator().manual_seed(0), told=False)
+    assert not torch.equal(told, untold)
+    with pytest.raises(ValueError, match="8 steps ahead, no less"):
+        model.predict(batch, now, batch.action, keep & (torch.arange(8) < 4), torch.Generator())
+
+
+def test_pad_embeds_the_present_and_samples_both(batch: Batch, sizes: Sizes) -> None:
+    """One clock for both streams, the present frame in Pad.embed; Pad.sample starts frames from the same noise and returns the chunk."""
+    hybrid = made(small("pad"), sizes).eval()
+    pad = cast("Pad", hybrid.objectives["pad"])
+    packed, clock = torch.randn(6, 8 * 3 + pad.ahead.tokens * pad.ahead.width), torch.rand(6)
+    streams = pad.embed(packed, clock, batch)
+    assert streams["video"].clock == "action"
+    assert streams["action"].clock is clock
+    other = replace(batch, image=batch.image.flip(0), features={})
+    assert not torch.equal(pad.embed(packed, clock, other)["video"].tokens, streams["video"].tokens)
+    assert torch.equal(pad.pack(*pad.unpack(packed)), packed)
+    start = pad.pack(torch.zeros(6, 8, 3), cast("Tensor", pad.start).expand(6, -1, -1))
+    moved: list[Tensor] = []
+
+    def predict(value: Tensor, _: Tensor) -> Tensor:
+        moved.append(value)
+        return torch.ones_like(value)
+
+    assert torch.allclose(pad.sample(predict, torch.zeros(6, 8, 3), 4), torch.ones(6, 8, 3))
+    assert torch.equal(moved[0], start)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [({"drop": 1.5}, "drop is from 0 to 1"), ({"gaps": ()}, "future frames lie"), ({"registers": -1}, "registers are none or more")],
+)
+def test_impossible_settings_are_refused_in_one_line(sizes: Sizes, bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        made(small(**bad), sizes)
+
+
+class ReferenceBlock(nn.Module):
+    """A block of the published denoiser, assembled from torch's parts under its names."""
+
+    def __init__(self, width: int, heads: int, condition: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c)[:, None].chunk(6, dim=-1)
+        h = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale_a) + shift_a
+        q, k, v = self.attn["qkv"](h).reshape(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = x + gate_a * self.attn["proj"](scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        h = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale_m) + shift_m
+        return x + gate_m * self.mlp["fc2"](nn.functional.gelu(self.mlp["fc1"](h)))
+
+
+class Reference(nn.Module):
+    """The published denoiser at any size, under its names, for one patch in time."""
+
+    def __init__(self, seen: int, action: int, horizon: int, patches: int, patch: tuple[int, ...], width: int, depth: int) -> None:
+        super().__init__()
+        hidden = 4 * max(width, action)
+        convolution = nn.Conv3d(patch[0], width, patch[1:], patch[1:])
+        decoder = nn.Linear(width, int(torch.tensor(patch).prod()))
+        self.obs_patchifier = nn.ModuleDict({"patch_encoder": convolution, "patch_decoder": decoder})
+        self.action_encoder = nn.Sequential(nn.Linear(action, hidden), nn.Mish(), nn.Linear(hidden, width))
+        self.action_decoder = nn.Sequential(nn.Linear(width, hidden), nn.Mish(), nn.Linear(hidden, action))
+        self.timestep_embedding = nn.ModuleDict({"proj": nn.Sequential(nn.Linear(1024, 2048), nn.Mish(), nn.Linear(2048, 512))})
+        self.registers = nn.Parameter(torch.randn(1, 3, width))
+        self.pos_embed = nn.Parameter(torch.randn(1, horizon + patches + 3, width))
+        self.blocks = nn.ModuleList(ReferenceBlock(width, 2, seen + 512) for _ in range(depth))
+        modulation = nn.Sequential(nn.SiLU(), nn.Linear(seen + 512, 2 * width))
+        self.head = nn.ModuleDict({"linear": nn.Linear(width, width), "adaLN_modulation": modulation})
+        self.horizon, self.patches = horizon, patches
+
+    def wave(self, k: Tensor) -> Tensor:
+        frequency = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(256) / 255)
+        angle = k.float()[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def forward(self, seen: Tensor, action: Tensor, k_a: Tensor, frames: Tensor, k_o: Tensor) -> tuple[Tensor, Tensor]:
+        patches = self.obs_patchifier["patch_encoder"](frames).flatten(2).transpose(1, 2)
+        x = torch.cat([self.action_encoder(action), patches, self.registers.expand(len(seen), -1, -1)], dim=1) + self.pos_embed
+        c = torch.cat([seen, self.timestep_embedding["proj"](torch.cat([self.wave(k_a), self.wave(k_o)], dim=-1))], dim=-1)
+        for block in self.blocks:
+            x = block(x, c)
+        shift, scale = self.head["adaLN_modulation"](c)[:, None].chunk(2, dim=-1)
+        x = self.head["linear"](nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+        a, o = x[:, : self.horizon], x[:, self.horizon : self.horizon + self.patches]
+        return self.action_decoder(a), self.obs_patchifier["patch_decoder"](o)
+
+
+def test_parity_with_the_published_denoiser() -> None:
+    """U1, U3, U5: same weights by `renamed`, same outputs for any two indices; patches of a convolution over time are our tokens."""
+    torch.manual_seed(0)
+    sizes = Sizes(32, 2, 16, 32, horizon=4, action=3, state=2, image=16, views=1, history=2, embodiments=2)
+    reference = Reference(32, 3, 4, 4, (4, 2, 2, 2), 32, 2)  # four channels, two frames, patches of 2 x 2: 32 numbers a token
+    trunk = parity.UwmTrunk(32, 2, heads=2, seen=32, registers=3)
+    actions = parity.ActionIn(3, 32, 4), parity.ActionOut(32, 3)
+    encode, decode, place = nn.Linear(32, 32), nn.Linear(32, 32), nn.Parameter(torch.zeros(4, 32))
+    whole = nn.ModuleDict(
+        {
+            "trunk": trunk,
+            "objectives": nn.ModuleDict(
+                {
+                    "ddpm": nn.ModuleDict({"encode": actions[0], "decode": actions[1]}),
+                    "uwm": nn.ModuleDict({"encode": encode, "decode": decode}),
+                }
+            ),
+        }
+    )
+    whole["objectives"].get_submodule("uwm").register_parameter("place", place)
+    whole.load_state_dict(parity.renamed(reference.state_dict(), 4), strict=True)
+    frames, action, seen = torch.randn(5, 4, 2, 4, 4), torch.randn(5, 4, 3), torch.randn(5, 2, 16)
+    tokens = frames.unflatten(4, (2, 2)).unflatten(3, (2, 2)).permute(0, 3, 5, 1, 2, 4, 6).flatten(3).flatten(1, 2)
+    k_a, k_o = torch.tensor([0, 99, 10, 50, 73]), torch.tensor([99, 0, 10, 20, 5])
+    for one, two in ((k_a, k_o), (k_o, k_a)):
+        expected = reference(seen.flatten(1), action, one, frames, two)
+        streams = {
+            "observation": Stream(seen),
+            "action": Stream(actions[0](action, zoo_clock(one), one), zoo_clock(one)),
+            "video": Stream(encode(tokens) + place, zoo_clock(two)),
+        }
+        final = trunk(streams).final
+        assert torch.allclose(actions[1](final["action"], one), expected[0], atol=1e-5)
+        assert torch.allclose(decode(final["video"]), expected[1], atol=1e-5)
+    assert sizes.context == 16
+    with pytest.raises(UserError, match="no weight of UWM"):
+        parity.renamed({"other.weight": torch.zeros(1)}, 4)
+
+
+@pytest.mark.parametrize(
+    ("views", "registers", "action", "tokens", "parameters"), [(3, 8, 10, 171, 384_915_082), (2, 24, 7, 138, 297_589_639)]
+)
+def test_published_sizes(views: int, registers: int, action: int, tokens: int, parameters: int) -> None:
+    """U4: tokens and parameters of both published settings, on the meta device; observation encoder and codec apart."""
+    arm = registry.arm("uwm", "paper")
+    arm = replace(arm, trunk=replace(cast("parity.Config", arm.trunk), registers=registers))
+    with torch.device("meta"):
+        hybrid = build(arm, sizes_for(arm, action=action, state=1, views=views, history=2))
+    trunk, objective = cast("parity.UwmTrunk", hybrid.trunk), video(hybrid)
+    assert arm.data.horizon + objective.ahead.tokens + trunk.registers.shape[0] == tokens
+    own = [*trunk.parameters(), *hybrid.objectives["ddpm"].parameters()]
+    own += [p for name, p in objective.named_parameters() if not name.startswith("ahead.")]
+    assert sum(p.numel() for p in own) == parameters
+    assert hybrid.needs().history == 2
+    assert hybrid.needs().futures == (16, 17)
+    assert hybrid.needs().first_action == 0
+
+
+def test_published_form_starts_at_zero_and_sees_the_order_of_clocks(batch: Batch, sizes: Sizes) -> None:
+    """U2, U3: exactly 0 at the start; once modulated, exchanging both clocks changes the outputs."""
+    torch.manual_seed(0)
+    trunk = parity.UwmTrunk(32, 2, 2, seen=32, registers=2)
+
+    def run(one: float, two: float) -> Tensor:
+        streams = {
+            "observation": Stream(torch.ones(2, 2, 16)),
+            "action": Stream(torch.ones(2, 4, 32), torch.full((2,), one)),
+            "video": Stream(torch.ones(2, 3, 32), torch.full((2,), two)),
+        }
+        return trunk(streams).final["action"]
+
+    assert (run(0.1, 0.9) == 0).all()
+    for parameter in trunk.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    assert not torch.allclose(run(0.1, 0.9), run(0.9, 0.1))
+    with pytest.raises(ValueError, match="reads the streams"):
+        trunk({"observation": Stream(torch.ones(2, 2, 16))})
+
+
+@pytest.mark.slow
+def test_four_modes_after_learning_by_heart(batch: Batch, sizes: Sizes) -> None:
+    """Two windows that begin alike: actions give their frame, frames their actions; without either both are possible."""
+    batch = batch[torch.tensor([0, 3])]
+    batch.image[1], batch.state[1], batch.text[1] = batch.image[0], batch.state[0], batch.text[0]
+    hybrid = made(small(), sizes, moved=False)
+    hybrid.settle(lambda: [batch])
+    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=2e-3)
+    batch = batch[torch.arange(2).repeat(4)]
+    torch.manual_seed(0)
+    for step in range(900):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (900 - step) / 300)
+        loss = torch.stack([score.mean() for score in hybrid(batch).values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(hybrid.parameters(), 1.0)
+        optimizer.step()
+    hybrid.eval()
+    with torch.no_grad():
+        frame, action = video(hybrid).ahead(batch)[0], batch.action
+        apart = {"uwm": (frame[0] - frame[1]).abs().mean(), "flow": (action[0] - action[1]).abs().mean()}
+        for name, truth, given in (("uwm", frame, {"flow": action}), ("flow", action, {"uwm": frame})):
+            error = (drawn(hybrid, batch, name, given) - truth).abs().mean()
+            assert error < 0.25 * apart[name], f"{name}: {error / apart[name]:.2f}"
+        for name, truth in (("uwm", frame), ("flow", action)):  # policy and video: one of the two, whichever the noise says
+            some = torch.cat([drawn(hybrid, batch, name, {}, seed) for seed in range(4)])
+            near = torch.stack([(some - truth[i]).abs().mean(dim=(1, 2)) for i in range(2)]).amin(dim=0)
+            assert near.mean() < 0.5 * apart[name], f"{name}: {near.mean() / apart[name]:.2f}"
+        both = hybrid.jointly(batch, {"flow": torch.randn(8, 8, 3), "uwm": torch.randn(8, *frame.shape[1:])}, 10)
+        which = torch.stack([(both["flow"] - action[i]).abs().mean(dim=(1, 2)) for i in range(2)]).argmin(dim=0)
+        fits = (both["uwm"] - frame[:2][which]).abs().mean()
+        assert fits < 0.5 * apart["uwm"], "the frame that was sampled is that of the actions that were sampled"
