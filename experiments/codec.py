@@ -22,15 +22,15 @@ CODECS = {
 }
 OPTIMS = {
     "tiny": Optim(steps=300, lr=2e-3, ema=0.0, chapter=50),
-    "small": Optim(steps=1500, ema=0.0),
+    "small": Optim(steps=3000, lr=3e-3, ema=0.0),
     "base": Optim(steps=20_000, lr=3e-4, ema=0.0),
     "paper": Optim(steps=100_000, lr=1e-4, ema=0.0),
 }
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """A little noise in the latents keeps them smooth: a KL weight of 1e-4 a number."""
-    term = Term(objective.Config(replace(CODECS[scale], frozen=False)), weights={"paint": 1.0, "kl": 1e-4})
+    """A KL weight of 1e-6 a number; small batches, since updates count more than windows here."""
+    term = Term(objective.Config(replace(CODECS[scale], frozen=False)), weights={"paint": 1.0, "kl": 1e-6})
     size = {"paper": 224}.get(scale, feature_space.data(scale).size)
     return Experiment(
         name="codec",
@@ -38,7 +38,7 @@ def config(scale: Scale = "small") -> Experiment:
         trunk=Absent(),
         observer=Absent(),
         objectives={"codec": term},
-        data=replace(feature_space.data(scale), size=size, batch={"paper": 32}.get(scale, 32)),
+        data=replace(feature_space.data(scale), size=size, batch={"tiny": 32, "small": 16, "base": 64, "paper": 32}[scale]),
         optim=OPTIMS[scale],
     )
 

@@ -305,7 +305,8 @@ class Dynamics(WorldModel):
 
     def inverse(self, batch: Batch, steps: int, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:
         """The actions that lead to the batch's own future frames; those of the policy, with the same noise, where these are not told."""
-        noise = {self.playing: torch.randn(batch.action.shape, generator=generator)}
+        shape = len(batch), self.horizon, batch.action.shape[2]
+        noise = {self.playing: torch.randn(shape, generator=generator)}
         given = {self.name: self.ahead(batch)[0]} if told else {}
         return self.hybrid.generate(batch, self.playing, noise, steps, given)
 

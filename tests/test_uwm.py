@@ -67,7 +67,7 @@ def test_denoising_is_that_of_diffusers() -> None:
     """D3: the noisy value is the scheduler's; told the noise that was added, DDIM ends at the value; k = 90, 80, ..., 0."""
     path, seen = Denoising(), []
     noise, value, index = torch.randn(3, 2, 4), torch.rand(3, 2, 4) * 2 - 1, torch.tensor([0, 50, 99])
-    expected = path.scheduler().add_noise(value, noise, index)
+    expected = path.scheduler().add_noise(value, noise, cast("Any", index))
     assert torch.allclose(path.noisy(noise, value, zoo_clock(index)), expected, atol=1e-6)
 
     def predict(x: Tensor, clock: Tensor) -> Tensor:
@@ -310,7 +310,7 @@ class Reference(nn.Module):
     def __init__(self, seen: int, action: int, horizon: int, patches: int, patch: tuple[int, ...], width: int, depth: int) -> None:
         super().__init__()
         hidden = 4 * max(width, action)
-        convolution = nn.Conv3d(patch[0], width, patch[1:], patch[1:])
+        convolution = nn.Conv3d(patch[0], width, cast("Any", patch[1:]), cast("Any", patch[1:]))
         decoder = nn.Linear(width, int(torch.tensor(patch).prod()))
         self.obs_patchifier = nn.ModuleDict({"patch_encoder": convolution, "patch_decoder": decoder})
         self.action_encoder = nn.Sequential(nn.Linear(action, hidden), nn.Mish(), nn.Linear(hidden, width))

@@ -104,6 +104,7 @@ def evaluate(
     predict: bool = False,
     windows: int = 512,
     data: str = "",
+    space: str = "",
     json: bool = False,
 ) -> None:
     """Play a trained policy from fixed start states; or measure what a world model foresees, on recorded validation windows.
@@ -118,6 +119,7 @@ def evaluate(
         predict: measure predictions, although the run has a policy.
         windows: on which predictions are measured.
         data: folder of recorded episodes for that; the one it was trained on unless given.
+        space: the run of another world model, in whose feature space painted predictions are scored too.
         json: print eval.json or world.json.
     """
     from .rollout import evaluate, table
@@ -128,7 +130,7 @@ def evaluate(
         from .compare import table as foreseen
         from .world import evaluate as foresee
 
-        found = foresee(Path(run), tasks, data, _positive("--windows", windows))
+        found = foresee(Path(run), tasks, data, _positive("--windows", windows), Path(space) if space else None)
         return _show(found, json, lambda: foreseen(found))
     names = resolve(tasks or Policy.load(Path(run)).tasks)
     result = evaluate(Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos)

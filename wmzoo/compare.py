@@ -49,6 +49,20 @@ def table(result: dict[str, Any]) -> str:
     for ahead, row in first.items():
         pixels = f", ssim {row['copy ssim']:.3f}; decoder with the true tokens: ssim {row['seen ssim']:.3f}" if "copy ssim" in row else ""
         lines.append(f"copy of the present, {ahead} ahead: found {row['copy found']:.2f}{pixels}")
+    for ahead, row in first.items():
+        if "space skill" in row:
+            low, high = row["space skill_interval"]
+            lines.append(
+                f"in the space of --space, {ahead} ahead: l1 {row['space l1']:.4f}, copy {row['space copied']:.4f}, skill "
+                f"{row['space skill']:+.2f} [{low:+.2f}, {high:+.2f}], found {row['space found']:.2f}; decoder with the true tokens: l1 "
+                f"{row['seen space l1']:.4f}"
+            )
+    if "inverse" in result:
+        told = result["inverse"]
+        lines.append(
+            f"inverse: R\u00b2 of {told['steps']} actions {told['r2']:.2f} told the future frame, {told['r2_not_told']:.2f} as a policy, "
+            f"n = {told['n']}"
+        )
     if "listens" in result:
         heard, back = result["listens"], result["recovers"]
         lines.append(
@@ -77,11 +91,11 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
     for i, (run, result) in enumerate(zip(runs, results, strict=True)):
         if result["kind"] != "world model":
             raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
-        for what in ("feature_space", "data", "n"):
-            if result[what] != results[0][what]:
-                raise UserError(f"{run} and {runs[0]} differ in {what.replace('_', ' ')}: their errors cannot be compared")
+        for what, hint in (("feature_space", f"; type: wmzoo eval {run} --predict --space {runs[0]}"), ("data", ""), ("n", "")):
+            if scored(result)[what] != scored(results[0])[what]:
+                raise UserError(f"{run} and {runs[0]} differ in {what.replace('_', ' ')}: their errors cannot be compared{hint}")
         arms.setdefault(result["arm"], []).append(i)
-    stored = [dict(np.load(run / "world.npz")) for run in runs]
+    stored = [_shared(dict(np.load(run / "world.npz")), "space" in result) for run, result in zip(runs, results, strict=True)]
     task, episode, ones = stored[0]["task"], stored[0]["episode"], np.ones(len(stored[0]["task"]))
     horizons = [ahead for ahead in results[0]["ways"]["prediction"] if all(ahead in result["ways"]["prediction"] for result in results)]
     rows: dict[str, Any] = {}
@@ -101,9 +115,10 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
         row["cost"] = results[chosen[0]]["cost"]
         rows[name] = row
     summary = {"runs": [str(run) for run in runs], "n": results[0]["n"], "tasks": results[0]["tasks"], "arms": rows}
-    first = results[0]["ways"]["prediction"]
+    first, place = results[0]["ways"]["prediction"], "space " if "space" in results[0] else ""
     summary["copy"] = {
-        ahead: {m: first[ahead].get(f"copy {m}") for m in ("found", "ssim")} | {"l1": first[ahead]["copied"]} for ahead in horizons
+        ahead: {"found": first[ahead][f"{place}copy found"], "ssim": first[ahead].get("copy ssim"), "l1": first[ahead][f"{place}copied"]}
+        for ahead in horizons
     }
     summary["decoder"] = {ahead: first[ahead].get("seen ssim") for ahead in horizons}
     write_json(out / "compare.json", summary)
@@ -111,6 +126,18 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
     frames = {"now": stored[0]["now"], "later": stored[0]["later"], "later, decoded": stored[0]["seen"]}
     save_picture(out / "frames.png", strip({**frames, **{name: stored[chosen[0]]["predicted"] for name, chosen in arms.items()}}))
     return summary
+
+
+def scored(result: dict[str, Any]) -> dict[str, Any]:
+    """What decides whether errors can be compared: the feature space in which they were measured, the data, the windows."""
+    return {"feature_space": result.get("space", result["feature_space"]), "data": result["data"], "n": result["n"]}
+
+
+def _shared(stored: dict[str, np.ndarray], elsewhere: bool) -> dict[str, np.ndarray]:
+    """The errors in the shared feature space under their plain names."""
+    if not elsewhere:
+        return stored
+    return stored | {key.replace("/space ", "/"): value for key, value in stored.items() if "/space " in key}
 
 
 def _interval(seeds: list[np.ndarray], scale: np.ndarray, task: np.ndarray, episode: np.ndarray) -> dict[str, float]:

@@ -7,6 +7,7 @@ All models are asked about the same validation windows, as recorded: those that 
     found     share of windows whose prediction is nearest, by l1, to its own future among 64 of all episodes
     psnr ssim lpips   of the prediction painted by the shared decoder, against the frame; "seen" is the decoder with the true tokens
     listens   skill with the true actions less skill with those of another window
+    inverse   R^2 of a chunk's actions, told the future frame, where the model can be asked for them
     recovers  R^2 of the mean action of a chunk, found by descending the model's own error from zero
 A prediction two chunks ahead is made from the model's own prediction one chunk ahead.
 An autoencoder of residuals is asked the same with its own latent of the true future, without one, and with another window's; and
@@ -55,6 +56,7 @@ class Subject:
         model: the world model, or the autoencoder; its encoder and camera.
         ways: what is asked for a prediction, by name; the first is the model itself.
         paint: tokens to pixels; None where there is no decoder.
+        space: a frozen encoder in which painted predictions are scored too; None scores them in their own space alone.
         horizons: control steps ahead.
     """
 
@@ -65,6 +67,7 @@ class Subject:
     paint: Callable[[Tensor], Tensor] | None
     horizons: tuple[int, ...]
     windows: Windows
+    space: Encoder | None = None
 
     def chosen(self, rows: list[Window], count: int) -> list[Window]:
         """Windows with all frames, evenly spaced, in an order that mixes episodes; a multiple of 64 if there are that many.
@@ -122,11 +125,28 @@ def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
     return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(1, dims=0))}
 
 
-def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict[str, Any]]:
-    """What a run predicts with, on the data it was trained on, or on other tasks or from another folder; and what it is.
+def feature_space(run: Path) -> Encoder:
+    """The frozen encoder in which a run predicts.
 
     Raises:
-        UserError: nothing in this run predicts, or it cannot read this data.
+        UserError: nothing in this run predicts.
+    """
+    _, hybrid, _ = load_hybrid(run)
+    found = [hybrid.world_model, *(part for part in hybrid.modules() if isinstance(part, Residuals))]
+    encoders = [part.encoder for part in found if part is not None]
+    if not encoders:
+        raise UserError(f"{run} predicts nothing, so it has no feature space; --space is the run of another world model")
+    return encoders[0]
+
+
+def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = None) -> tuple[Subject, dict[str, Any]]:
+    """What a run predicts with, on the data it was trained on, or on other tasks or from another folder; and what it is.
+
+    Args:
+        space: the run of another world model, in whose feature space painted predictions are scored too.
+
+    Raises:
+        UserError: nothing in this run predicts, or it cannot read this data, or it does not paint.
     """
     arm, hybrid, facts = load_hybrid(run)
     model = hybrid.world_model
@@ -163,7 +183,12 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
     about = {"run": run.resolve().name, "arm": arm.name, "seed": arm.seed, "kind": "autoencoder" if model is None else "world model"}
     about |= {"tasks": list(windows.names), "data": windows.provenance, "trained_on": facts["data"]}
     about |= {"feature_space": getattr(encoder, "fingerprint", ""), "sampling_steps": getattr(model, "steps", 1)}
-    return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows), about
+    judge = None if space is None else feature_space(space)
+    if judge is not None:
+        if paint is None:
+            raise UserError(f"{run} does not paint what it predicts, so it has no frames to be scored in the space of {space}")
+        about["space"] = getattr(judge, "fingerprint", "")
+    return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows, judge), about
 
 
 @torch.no_grad()
@@ -178,24 +203,35 @@ def measure(what: Subject, batches: list[Batch], way: str, ahead: int, lpips: An
     for number, batch in enumerate(batches):
         now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
         predicted = what.ways[way](batch, now, ahead, torch.Generator().manual_seed(number))
-        row = {
-            "l1": (predicted - future).abs().mean(dim=(1, 2)),
-            "copied": (now - future).abs().mean(dim=(1, 2)),
-            "cosine": cosine_similarity(predicted, future, dim=-1).mean(dim=1),
-            "found": found(predicted, future),
-            "copy found": found(now, future),
-        }
+        row = in_features(predicted, future, now)
         if what.paint is not None:
             frame = batch.future[:, batch.column(ahead), what.view]
             image, seen = (what.paint(x).clamp(0, 1) for x in (predicted, future))
             copy = batch.image[:, -1, what.view]
             row |= {"psnr": peak_signal_noise_ratio(image, frame, data_range=1.0, reduction="none", dim=(1, 2, 3))}
             row |= {"ssim": structure(image, frame), "seen ssim": structure(seen, frame), "copy ssim": structure(copy, frame)}
+            if what.space is not None:
+                told, true, past, decoded = (what.space(x).float() for x in (image, frame, copy, seen))
+                row |= {f"space {name}": value for name, value in in_features(told, true, past).items()}
+                row["seen space l1"] = (decoded - true).abs().mean(dim=(1, 2))
             if not isinstance(lpips, str):
                 row["lpips"] = lpips(image, frame)
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
     return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
+
+
+def in_features(
+    predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"], now: Float[Tensor, "B P E"]
+) -> dict[str, Float[Tensor, "B"]]:
+    """Errors of a prediction and of a copy of the present in one feature space."""
+    return {
+        "l1": (predicted - future).abs().mean(dim=(1, 2)),
+        "copied": (now - future).abs().mean(dim=(1, 2)),
+        "cosine": cosine_similarity(predicted, future, dim=-1).mean(dim=1),
+        "found": found(predicted, future),
+        "copy found": found(now, future),
+    }
 
 
 def found(predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> Float[Tensor, "B"]:
@@ -209,8 +245,11 @@ def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -
     means = {name: float(value.mean()) for name, value in values.items()}
     moving = values["copied"] > np.median(values["copied"])
     ratio = float(values["l1"][moving].sum() / max(1e-12, values["copied"][moving].sum()))
-    part, low, high = clustered(values["l1"][None], values["copied"], task, episode)
-    return {**means, "skill": 1 - part, "skill_interval": [round(1 - high, 4), round(1 - low, 4)], "moving_ratio": ratio, "n": len(task)}
+    skills: dict[str, Any] = {}
+    for place in ("", "space ") if "space l1" in values else ("",):
+        part, low, high = clustered(values[f"{place}l1"][None], values[f"{place}copied"], task, episode)
+        skills |= {f"{place}skill": 1 - part, f"{place}skill_interval": [round(1 - high, 4), round(1 - low, 4)]}
+    return {**means, **skills, "moving_ratio": ratio, "n": len(task)}
 
 
 @torch.no_grad()
@@ -250,6 +289,18 @@ def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> 
     true = batch.action[:, :ahead].mean(dim=1)
     error, spread = (guess.detach() - true).square().sum(dim=0), (true - true.mean(dim=0)).square().sum(dim=0)
     return {"r2": float(1 - error.sum() / spread.sum()), "n": len(now), "steps": ahead}
+
+
+@torch.no_grad()
+def inverse(model: Any, batches: list[Batch]) -> dict[str, Any]:
+    """R^2 of a chunk's actions: told the future frame, and as the policy that is not told."""
+    result: dict[str, Any] = {"n": sum(len(batch) for batch in batches), "steps": model.horizon}
+    true = torch.cat([batch.action[:, : model.horizon] for batch in batches]).flatten(0, 1)
+    for name, told in (("r2", True), ("r2_not_told", False)):
+        drawn = [model.inverse(batch, 10, torch.Generator().manual_seed(i), told) for i, batch in enumerate(batches)]
+        error = (torch.cat(drawn).flatten(0, 1) - true).square().sum()
+        result[name] = float(1 - error / (true - true.mean(dim=0)).square().sum())
+    return result
 
 
 def cost(what: Subject, batch: Batch) -> dict[str, Any]:
@@ -299,12 +350,12 @@ def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, A
     return {name: {"mean_rank": float(r.mean()), "nearest": float((r == 0).mean()), "n": len(r)} for name, r in joined.items()}
 
 
-def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 512) -> dict[str, Any]:
+def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 512, space: Path | None = None) -> dict[str, Any]:
     """Measure everything, write world.json, world.npz and world.png into the run, and return what world.json says.
 
     Of other tasks than its own: world-TASKS.*.
     """
-    what, about = subject(run, tasks, data)
+    what, about = subject(run, tasks, data, space)
     rows = what.chosen(what.windows.validation, count)
     batches, task = what.batches(rows), np.array([row.task for row in rows])
     places = {folder: i for i, folder in enumerate(dict.fromkeys(row.episode.folder for row in rows))}
@@ -322,6 +373,8 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
         result["recovers"] = recovered(what, batches[0][:16], what.horizons[0])
+        if hasattr(what.model, "inverse"):
+            result["inverse"] = inverse(what.model, batches)
     elif len(what.ways) > 1:
         result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
     name = "-".join(["world", *(tasks if tasks or data else ())])

@@ -1,0 +1,24 @@
+"""A causal video model in the codec's latents, in the manner of Vid2World.
+
+wmzoo train video --out runs/video
+wmzoo eval runs/video --space RUN      also in the feature space of another world model's run
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from wmzoo.config import Experiment, Scale
+from wmzoo.models import video
+from wmzoo.objectives import video as objective
+
+from . import codec, rla_wm
+
+EVERY: dict[Scale, int] = {"tiny": 2, "small": 4, "base": 4, "paper": 4}
+
+
+def config(scale: Scale = "small") -> Experiment:
+    """As wide and as deep as the other world models; 30 steps of sampling at paper scale."""
+    sizes: dict[str, Any] = rla_wm.blocks(scale)
+    term = objective.Config(video.Config(codec.frozen(scale), every=EVERY[scale], **sizes), steps=30 if scale == "paper" else 10)
+    arm = rla_wm.world_model("video", scale, term, {"velocity": 1.0}, codec.stages(scale))
+    return replace(arm, data=replace(arm.data, size=224)) if scale == "paper" else arm
