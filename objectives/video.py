@@ -3,11 +3,11 @@
 In the manner of Huang et al. 2025, Vid2World, arXiv:2505.14357; Chen et al. 2024, Diffusion Forcing, arXiv:2407.01392.
     z_{tau,t} = (1 - t_tau) eps + t_tau z_tau, t_tau ~ U(0, 1) for every frame       wmzoo.clock.interpolate
     L   = mean over windows and frames of (V_tau - (z_tau - eps_tau))^2              frame_loss
-    each frame's actions are not heard with probability 0.2; guided:
     V   = V(no action) + scale (V(action) - V(no action)), of the last frame's action alone     guided
     sampled frame by frame; the history is clean, its keys and values computed once     wmzoo.objectives.video.Video.predict
     a temporal convolution made causal                                                  wmzoo.models.video.causal_taps
 We differ: flow matching (published: v-prediction, zero terminal signal, DDIM), no pretrained network, the codec's frames are 96 pixels.
+The actions that led to a frame are not heard with probability 0.2 in training, those of the first frame never.
 A frame past the end of its episode, or behind unrecorded actions, does not count; the first frame always does.
 """
 
