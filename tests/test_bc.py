@@ -28,7 +28,7 @@ def small(name: str, **fields: Any) -> Experiment:
 
 def target_of(hybrid: Hybrid) -> ResidualTarget:
     part = hybrid.objectives["rla" if "rla" in hybrid.objectives else "bc"]
-    return cast("BcRla | RlaHead", part).target
+    return cast("ResidualTarget", cast("BcRla | RlaHead", part).target)
 
 
 def test_clone_loss_by_hand() -> None:

@@ -28,10 +28,10 @@ def short(name: str, root: Path, steps: int = 3) -> Experiment:
 
 @pytest.fixture(scope="module")
 def runs(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of an autoencoder, of three world models, of one that also plays, and of a policy, with the same stages."""
+    """Runs of an autoencoder, of world models in features and in pixels, of two that also play, and of a policy, with the same stages."""
     home = tmp_path_factory.mktemp("worlds")
     toy_data = shutil.copytree(toy_data, home / "data")  # features are written beside the frames
-    for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "policy"):
+    for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "uwm", "video", "policy"):
         train(short(name, toy_data), home / name)
     train(replace(short("rla_wm", toy_data), seed=1), home / "rla_wm-1")
     return home
@@ -123,6 +123,32 @@ def test_world_models_side_by_side(runs: Path) -> None:
     assert list(summary["copy"]) == ["8"]
 
 
+def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> None:
+    """Explicit and implicit models on one axis: beside its own latents, and only then comparable; the codec's own error stands beside."""
+    evaluate(runs / "rla_wm", count=20)
+    alone = evaluate(runs / "uwm", count=20)
+    assert "space" not in alone
+    with pytest.raises(UserError, match="--predict --space"):
+        compare([runs / "rla_wm", runs / "uwm"], runs / "compared")
+    for name in ("uwm", "video"):
+        result = evaluate(runs / name, count=20, space=runs / "rla_wm")
+        row = result["ways"]["prediction"]["8"]
+        assert {"space l1", "space copied", "space skill", "space found", "seen space l1"} <= row.keys()
+        assert row["space skill"] == pytest.approx(1 - row["space l1"] / row["space copied"])
+        assert "in the space of --space, 8 ahead" in table(result)
+    told = read_json(runs / "uwm" / "world.json", "a result")["inverse"]
+    assert told["steps"] == 8
+    assert told["r2"] < 1
+    assert "told the future frame" in table(read_json(runs / "uwm" / "world.json", "a result"))
+    summary = compare([runs / name for name in ("rla_wm", "uwm", "video")], runs / "compared")
+    copied = read_json(runs / "rla_wm" / "world.json", "a result")["ways"]["prediction"]["8"]["copied"]
+    assert summary["copy"]["8"]["l1"] == pytest.approx(copied)
+    for name in ("uwm", "video"):
+        row = read_json(runs / name / "world.json", "a result")["ways"]["prediction"]["8"]
+        assert row["space copied"] == pytest.approx(copied, rel=0.02), "the same frames in the same space"
+        assert summary["arms"][name]["horizons"]["8"]["l1"]["mean"] == pytest.approx(row["space l1"], rel=1e-5)
+
+
 def _in_another_space(runs: Path) -> Path:
     import json
 
@@ -149,6 +175,8 @@ def test_other_tasks(runs: Path) -> None:
         (("eval", "{runs}/rla_wm", "--windows", "0"), "at least 1"),
         (("eval", "{runs}/rla_wm", "--tasks", "toy-bleu"), "toy-blue"),
         (("eval", "{runs}/policy", "--predict"), "nothing in it predicts"),
+        (("eval", "{runs}/uwm", "--predict", "--space", "{runs}/policy"), "is the run of another world model"),
+        (("eval", "{runs}/rla", "--space", "{runs}/rla_wm"), "does not paint"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], message: str, runs: Path) -> None:

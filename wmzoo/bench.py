@@ -43,7 +43,7 @@ class Way:
 
 
 PLAIN = Way("fp32, fused attention", torch.float32, "fused")
-FAMILIES = ("policy", "policy_embedding", "flare", "lara", "lara_frozen")  # the first is the reference
+FAMILIES = ("policy", "policy_embedding", "flare", "lara", "lara_frozen", "uwm")  # the first is the reference
 EAGER = Way("bf16, written-out attention", torch.bfloat16, "auto")
 COMPILED = Way("bf16, written-out attention, compiled", torch.bfloat16, "auto", compiled=True)
 
