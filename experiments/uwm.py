@@ -37,10 +37,10 @@ def config(scale: Scale = "small") -> Experiment:
 
 
 def paper() -> Experiment:
-    """Three cameras, two frames seen, two generated; noise is predicted and DDIM plays."""
+    """Three cameras, two frames seen, two generated; noise is predicted, on windows without actions too, and DDIM plays."""
     encoder = backbones.Config("resnet18", "none", size=224, frozen=False, group_norm=True)
     term = uwm.Config(codec.CODECS["paper"], gaps=(16, 17), path="epsilon", drop=0.0, registers=0, scaling="none", history=2)
-    actions = ddpm.Config(parity.InConfig(), parity.OutConfig(), history=1)
+    actions = ddpm.Config(parity.InConfig(), parity.OutConfig(), history=1, idle=True)
     return Experiment(
         name="uwm",
         shape=Shape(width=768, depth=12),

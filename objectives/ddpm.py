@@ -85,24 +85,33 @@ class Ddpm(Denoiser):
         history: observation frames T_o; the chunk starts at the first of them.
         sampler: "ddim" or "ddpm", used when the policy plays.
         prediction: what the network predicts, see `regressed`.
+        idle: windows without actions are asked for their noise too, as UWM's published code does.
     """
 
     stream = "action"
     alpha_bar: Tensor
 
     def __init__(
-        self, encode: nn.Module, decode: nn.Module, history: int, sampler: Literal["ddim", "ddpm"], prediction: Prediction = "epsilon"
+        self,
+        encode: nn.Module,
+        decode: nn.Module,
+        history: int,
+        sampler: Literal["ddim", "ddpm"],
+        prediction: Prediction = "epsilon",
+        idle: bool = False,
     ) -> None:
         super().__init__()
-        self.encode, self.decode, self.history, self.sampler, self.prediction = encode, decode, history, sampler, prediction
+        self.encode, self.decode, self.history, self.sampler = encode, decode, history, sampler
+        self.prediction, self.idle = prediction, idle
         self.register_buffer("alpha_bar", DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)
 
     def needs(self) -> Needs:
         return Needs(history=self.history, first_action=1 - self.history)
 
     def forward(self, batch: Batch) -> Question:
-        mask = batch.action_mask
-        action = torch.where(mask, batch.action, 0.0)
+        action = torch.where(batch.action_mask, batch.action, 0.0)
+        asked = torch.ones_like(batch.has_action) if self.idle else batch.has_action
+        mask = batch.action_mask | (asked & ~batch.has_action)[:, None, None]
         noise = torch.randn_like(action)
         index = torch.randint(0, STEPS, (len(batch),), device=action.device)
         index = torch.where(batch.has_action, index, STEPS - 1)
@@ -111,7 +120,7 @@ class Ddpm(Denoiser):
         target = regressed(self.prediction, action, noise, alpha_bar)
 
         def score(hidden: Hidden) -> dict[str, Score]:
-            return {"denoise": Score(noise_loss(self.read(hidden, batch), target, mask), batch.has_action)}
+            return {"denoise": Score(noise_loss(self.read(hidden, batch), target, mask), asked)}
 
         return Question(self.embed(noisy, zoo_clock(index), batch), frozenset(), score)
 
@@ -144,6 +153,7 @@ class Config(Blueprint):
         history: observation frames.
         sampler: ddim or ddpm.
         prediction: the noise (the paper), the clean chunk or the velocity v.
+        idle: windows without actions are asked for their noise too.
     """
 
     encode: Blueprint
@@ -151,6 +161,7 @@ class Config(Blueprint):
     history: int = 2
     sampler: Literal["ddim", "ddpm"] = "ddim"
     prediction: Prediction = "epsilon"
+    idle: bool = False
 
     def build(self, sizes: Sizes) -> Ddpm:
-        return Ddpm(self.encode.build(sizes), self.decode.build(sizes), self.history, self.sampler, self.prediction)
+        return Ddpm(self.encode.build(sizes), self.decode.build(sizes), self.history, self.sampler, self.prediction, self.idle)

@@ -10,8 +10,8 @@ Zhu et al. 2025, Unified World Models (UWM), arXiv:2504.02792.  A stream at t = 
     t_z ~ U(0, 1), independent of the action's clock, 0 in `drop` of the windows; z_t = (1 - t) eps + t z     wmzoo.clock.interpolate
     L  = mean over numbers of (V - (z - eps))^2                                  stream_loss
     published: k ~ U{0..99}, z_k = sqrt(ab_k) z + sqrt(1 - ab_k) eps, target eps, DDIM     wmzoo.objectives.uwm.Denoising
-Windows past the end of their episode have no frame: noise at t = 0, and no loss.  Action-free video teaches the frame alone; published
-code also asks such windows for the noise of their actions, ours never does.
+Windows past the end of their episode have no frame: noise at t = 0, and no loss.  Action-free video teaches the frame alone; the
+published code also asks such windows for the noise of their actions (`idle` in objectives/ddpm.py; the arm at paper scale does).
 We differ: flow matching by default; a policy's frame is exactly noise (published: drawn at k = 99 in training, at k = 90 in playing); the
 codec's mean instead of a draw; latents standardised number by number.
 """

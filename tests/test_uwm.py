@@ -17,13 +17,15 @@ from wmzoo.config import Experiment, build, self_contained, sizes_for
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Denoiser, Sizes
+from wmzoo.models import embodiment
 from wmzoo.models import uwm as parity
 from wmzoo.models.codec import Codec
+from wmzoo.objectives import ddpm
 from wmzoo.objectives.ahead import FrameTarget
 from wmzoo.objectives.ddpm import zoo_clock
 from wmzoo.objectives.pad import Pad
 from wmzoo.objectives.uwm import Denoising, Dynamics, Straight, Uwm, stream_loss
-from wmzoo.question import Stream
+from wmzoo.question import Hidden, Stream
 
 
 def small(name: str = "uwm", **fields: Any) -> Experiment:
@@ -207,6 +209,24 @@ def test_video_without_actions_teaches_the_frames_alone(batch: Batch, sizes: Siz
     past = replace(batch, features={})
     past.future[2] = float("nan")
     assert all(value.isfinite() for value in scores(hybrid, past).values())
+
+
+def test_published_code_asks_videos_for_the_noise_of_their_actions(batch: Batch, sizes: Sizes) -> None:
+    """U6: with `idle` the term of the actions counts windows without actions too, whatever stands in them; else it does not."""
+    terms = {}
+    for idle in (True, False):
+        torch.manual_seed(0)
+        config = ddpm.Config(embodiment.InConfig(), embodiment.OutConfig(), history=1, idle=idle)
+        question = config.build(sizes)(replace(batch, action=torch.where(batch.action_mask, batch.action, float("nan"))))
+        tokens = question.streams["action"].tokens
+        assert tokens.isfinite().all()
+        terms[idle] = question.score(Hidden({}, {"action": torch.zeros_like(tokens)}))["denoise"]
+    assert terms[True].weight.tolist() == [True] * 6
+    assert terms[False].weight.tolist() == batch.has_action.tolist()
+    assert torch.equal(terms[True].value[:4], terms[False].value[:4])
+    assert (terms[True].value[4:] > 0).all()
+    assert (terms[False].value[4:] == 0).all()
+    assert cast("Any", registry.arm("uwm", "paper").objectives["ddpm"].config).idle
 
 
 def test_nothing_teaches_the_codec(batch: Batch, sizes: Sizes) -> None:
