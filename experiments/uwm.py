@@ -53,6 +53,13 @@ def paper() -> Experiment:
     )
 
 
+def joined(arm: Experiment, name: str, scale: Scale) -> Experiment:
+    """An arm that generates the frame too; sealed, as what is aligned with the future must not read it off the video."""
+    explicit = config(scale)
+    both = replace(arm, objectives={**arm.objectives, **explicit.objectives}, stages={**arm.stages, **explicit.stages})
+    return sealed(both, name)
+
+
 def altered(arm: Experiment, name: str, **fields: Any) -> Experiment:
     """The same arm under another name with some fields of its video changed."""
     term = arm.objectives["uwm"]

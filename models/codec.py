@@ -143,9 +143,12 @@ def fetched(network: AutoencoderKL, config: Config, path: Path | None) -> Autoen
             if path is not None and path.is_file():
                 network.load_state_dict(read_weights(path))
                 return network
-            found = cast("AutoencoderKL", AutoencoderKL.from_pretrained(path or config.name))
+            loaded = AutoencoderKL.from_pretrained(path or config.name, output_loading_info=True, low_cpu_mem_usage=False)
     finally:
         diffusers_logging.set_verbosity(verbosity)
+    found, about = cast("tuple[AutoencoderKL, dict[str, list[str]]]", loaded)
+    if missing := about["missing_keys"]:  # diffusers leaves them fresh
+        raise UserError(f"{path or config.name} lacks {len(missing)} weights of {config.name}, such as {missing[0]}")
     stored = cast("Any", found).config
     differ = {key: stored[key] for key, asked in config.architecture.items() if _plain(stored[key]) != _plain(asked)}
     if differ:

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from wmzoo.batch import Batch, Needs
 from wmzoo.errors import UserError
-from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Blueprint, ConditionalFlow, Encoder, Sizes
 from wmzoo.question import Hidden, Question, Score
 from wmzoo.shapes import checked
 from wmzoo.standard import Standardiser
 
-from .foresight import Foresight, Lens, OneChunk, Seen, present, skill
+from .foresight import Foresight, Lens, OneChunk, Seen, clip, present, side_by_side, skill, whole_steps
 
 Writes = Literal["frame", "change"]
 
@@ -72,13 +71,8 @@ class Sequence(Foresight):
 
     def forward(self, batch: Batch) -> Question:
         network: Any = self.predictor
-        columns = [batch.column(self.every * (i + 1)) for i in range(self.frames)]
-        later = [frame_tokens(batch, self.encoder, self.view, column).float() for column in columns]
-        tokens = self.standard(torch.stack([frame_tokens(batch, self.encoder, self.view).float(), *later], dim=1))
-        steps = self.every * self.frames
-        recorded = batch.action_mask[:, :steps].all(dim=2).unflatten(1, (self.frames, -1)).all(dim=2)
-        action = torch.where(batch.action_mask, batch.action, 0.0)[:, :steps].unflatten(1, (self.frames, -1)).flatten(2)
-        valid = (recorded & batch.has_future[:, columns]).cumprod(dim=1).bool()  # a frame after one that is not there has no meaning
+        recorded = clip(batch, self.encoder, self.view, self.every, self.frames)
+        tokens, action, valid = self.standard(recorded.frames), recorded.action, recorded.there
         state = torch.where(batch.has_state[:, None], batch.state[:, -1], 0.0)[:, None].expand(-1, self.frames, -1)
 
         def score(_: Hidden) -> dict[str, Score]:
@@ -90,10 +84,10 @@ class Sequence(Foresight):
             rows = valid.all(dim=1).nonzero().flatten()[:16]
             if len(rows) < 2:
                 return {}
-            few, now = batch[rows], frame_tokens(batch[rows], self.encoder, self.view).float()
-            keep = (torch.arange(batch.action.shape[1]) < steps).expand(len(rows), -1)
+            few, now = batch[rows], recorded.frames[rows, 0]
+            keep = (torch.arange(batch.action.shape[1]) < self.every * self.frames).expand(len(rows), -1)
             predicted = self.predict(few, now, few.action, keep, torch.Generator())
-            return {"skill": skill(predicted, now, later[-1][rows])}
+            return {"skill": skill(predicted, now, recorded.frames[rows, -1])}
 
         return Question({}, frozenset(), score, watch)
 
@@ -106,10 +100,7 @@ class Sequence(Foresight):
         generator: torch.Generator,
     ) -> Float[Tensor, "B P E"]:
         network: Any = self.predictor
-        length = self.horizon if keep.is_meta else int(keep.sum(dim=1).max())  # on the meta device only operations are counted
-        if length % self.every or not (keep.is_meta or bool((keep.sum(dim=1) == length).all())):
-            raise ValueError(f"this model moves {self.every} steps at a time, all windows alike; asked for {keep.sum(dim=1).tolist()[:4]}")
-        chunks = action[:, :length].unflatten(1, (-1, self.every)).flatten(2)
+        chunks = side_by_side(action[:, : whole_steps(keep, self.horizon, self.every)], self.every)
         state = torch.where(batch.has_state[:, None], batch.state[:, -1], 0.0)[:, None]
         past = network.embed(self.standard(now)[:, None], state, chunks[:, :1])
         for i in range(1, chunks.shape[1] + 1):

@@ -195,6 +195,43 @@ class FlowForesight(OneChunk):
         return euler(field, start, self.steps)
 
 
+class Clip(NamedTuple):
+    """Frames some control steps apart: the present one and T more, with what leads from each to the next."""
+
+    frames: Float[Tensor, "B F P E"]  # F = T + 1
+    action: Float[Tensor, "B T C"]  # the actions of a step side by side; 0 where none was recorded
+    there: Bool[Tensor, "B T"]  # this frame, those before it, and the actions that lead to them
+
+
+def clip(batch: Batch, encoder: Encoder, view: int, every: int, count: int) -> Clip:
+    """`count` frames after the present one, `every` control steps apart; a frame after one that is not there has no meaning."""
+    columns = [batch.column(every * (i + 1)) for i in range(count)]
+    frames = [frame_tokens(batch, encoder, view, column).float() for column in (None, *columns)]
+    recorded = batch.action_mask[:, : every * count].all(dim=2).unflatten(1, (count, every)).all(dim=2)
+    there = (recorded & batch.has_future[:, columns]).cumprod(dim=1).bool()
+    action = torch.where(batch.action_mask, batch.action, 0.0)[:, : every * count]
+    return Clip(torch.stack(frames, dim=1), side_by_side(action, every), there)
+
+
+def side_by_side(action: Float[Tensor, "B H A"], every: int) -> Float[Tensor, "B T C"]:
+    """The actions of each step of `every` control steps as one row."""
+    return action.unflatten(1, (-1, every)).flatten(2)
+
+
+def whole_steps(keep: Bool[Tensor, "B H"], horizon: int, every: int) -> int:
+    """Actions that `keep` counts, for a model that moves `every` control steps at a time; all of them where only operations are counted.
+
+    Raises:
+        ValueError: windows differ, or the last step is not whole.
+    """
+    if keep.is_meta:
+        return horizon
+    length = int(keep.sum(dim=1).max())
+    if length % every or not bool((keep.sum(dim=1) == length).all()):
+        raise ValueError(f"this model moves {every} steps at a time, all windows alike; asked for {keep.sum(dim=1).tolist()[:4]}")
+    return length
+
+
 def noise(like: tuple[int, ...], generator: torch.Generator | None, near: Tensor) -> Tensor:
     """Standard normal, on the device of `near`."""
     if near.is_meta:

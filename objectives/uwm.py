@@ -31,7 +31,7 @@ from wmzoo.clock import interpolate, velocity
 from wmzoo.compose import Hybrid
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
-from wmzoo.interfaces import Blueprint, Denoiser, Encoder, Sizes, WorldModel
+from wmzoo.interfaces import Blueprint, Denoiser, Encoder, Inverse, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.sample import euler
 from wmzoo.shapes import checked
@@ -241,7 +241,7 @@ class Uwm(SecondStream):
         return cast("Any", self.ahead.encoder).paint(tokens, self.size)
 
 
-class Dynamics(WorldModel):
+class Dynamics(WorldModel, Inverse):
     """The whole hybrid as a world model: actions given, what lies at the chunk's end sampled and turned into tokens.
 
     A prediction that it goes on from is shown to the observer as features, where the observer reads that feature space, or painted;
@@ -303,12 +303,11 @@ class Dynamics(WorldModel):
         shape = (len(now), self.ahead.tokens, self.ahead.width)
         return {self.name: now.new_zeros(shape) if now.is_meta else torch.randn(shape, generator=generator, device=now.device)}
 
-    def inverse(self, batch: Batch, steps: int, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:
-        """The actions that lead to the batch's own future frames; those of the policy, with the same noise, where these are not told."""
+    def inverse(self, batch: Batch, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:
         shape = len(batch), self.horizon, batch.action.shape[2]
         noise = {self.playing: torch.randn(shape, generator=generator)}
         given = {self.name: self.ahead(batch)[0]} if told else {}
-        return self.hybrid.generate(batch, self.playing, noise, steps, given)
+        return self.hybrid.generate(batch, self.playing, noise, self.steps, given)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from wmzoo.sample import euler
 from wmzoo.shapes import checked
 from wmzoo.standard import Standardiser
 
-from .foresight import skill
+from .foresight import clip, side_by_side, skill, whole_steps
 
 
 @checked
@@ -83,14 +83,10 @@ class Video(WorldModel):
             self.standard.fit(frame_tokens(batch, self.encoder, self.view).float() for batch in batches)
 
     def forward(self, batch: Batch) -> Question:
-        columns = [batch.column(self.every * (i + 1)) for i in range(self.frames)]
-        later = [frame_tokens(batch, self.encoder, self.view, column).float() for column in columns]
-        recorded = batch.action_mask[:, : self.horizon].all(dim=2).unflatten(1, (self.frames, -1)).all(dim=2)
-        there = (recorded & batch.has_future[:, columns]).cumprod(dim=1).bool()  # after one that is not there none has a meaning
-        valid = torch.cat([torch.ones_like(there[:, :1]), there], dim=1)
-        frames = self.standard(torch.stack([frame_tokens(batch, self.encoder, self.view).float(), *later], dim=1))
-        frames = torch.where(valid[..., None, None], frames, 0.0)
-        action = self.chunks(torch.where(batch.action_mask, batch.action, 0.0)[:, : self.horizon])
+        recorded = clip(batch, self.encoder, self.view, self.every, self.frames)
+        valid = torch.cat([torch.ones_like(recorded.there[:, :1]), recorded.there], dim=1)
+        frames = torch.where(valid[..., None, None], self.standard(recorded.frames), 0.0)
+        action = self.led(recorded.action)
         noise, clock = torch.randn_like(frames), torch.rand(valid.shape, device=frames.device)
         keep = torch.rand(valid.shape, device=frames.device) >= self.drop
         keep[:, 0] = False
@@ -100,20 +96,19 @@ class Video(WorldModel):
             return {"velocity": Score(frame_loss(predicted, velocity(noise, frames), valid), torch.ones_like(valid[:, 0]))}
 
         def watch(_: Hidden) -> dict[str, Tensor]:
-            rows = there.all(dim=1).nonzero().flatten()[:16]
+            rows = valid.all(dim=1).nonzero().flatten()[:16]
             if len(rows) < 2:
                 return {}
-            few, now = batch[rows], frame_tokens(batch[rows], self.encoder, self.view).float()
+            few, now = batch[rows], recorded.frames[rows, 0]
             every = torch.ones(len(rows), self.horizon, dtype=torch.bool, device=now.device)
             predicted = self.predict(few, now, few.action[:, : self.horizon], every, torch.Generator(now.device).manual_seed(0))
-            return {"skill": skill(predicted, now, later[-1][rows])}
+            return {"skill": skill(predicted, now, recorded.frames[rows, -1])}
 
         return Question({}, frozenset(), score, watch)
 
-    def chunks(self, action: Float[Tensor, "B H A"]) -> Float[Tensor, "B T C"]:
-        """The actions that lead to each frame; none lead to the first."""
-        led = action.unflatten(1, (-1, self.every)).flatten(2)
-        return torch.cat([torch.zeros_like(led[:, :1]), led], dim=1)
+    def led(self, action: Float[Tensor, "B T C"]) -> Float[Tensor, "B F C"]:
+        """The actions that lead to each frame, the first one included: none lead to it."""
+        return torch.cat([torch.zeros_like(action[:, :1]), action], dim=1)
 
     def predict(
         self,
@@ -123,10 +118,8 @@ class Video(WorldModel):
         keep: Bool[Tensor, "B H"],
         generator: torch.Generator,
     ) -> Float[Tensor, "B P E"]:
-        length = self.horizon if keep.is_meta else int(keep.sum(dim=1).max())
-        if length % self.every or not (keep.is_meta or bool((keep.sum(dim=1) == length).all())):
-            raise ValueError(f"this model moves {self.every} steps at a time, all windows alike; asked for {keep.sum(dim=1).tolist()[:4]}")
-        led, newest = self.chunks(action[:, :length]), self.standard(now)[:, None]
+        taken = action[:, : whole_steps(keep, self.horizon, self.every)]
+        led, newest = self.led(side_by_side(taken, self.every)), self.standard(now)[:, None]
         past = self.known(newest, led[:, :1], torch.zeros_like(keep[:, :1]), None)
         for i in range(1, led.shape[1]):
             shape = newest.shape

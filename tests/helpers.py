@@ -1,9 +1,10 @@
 """What do tests of several objectives do with an arm?  Build it small, away from its zeros, and score a batch twice alike."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
@@ -35,3 +36,44 @@ def learns(hybrid: Hybrid, prefix: str) -> bool:
     named = [(name, p) for name, p in hybrid.named_parameters() if name.startswith(prefix)]
     assert named, prefix
     return any(p.grad is not None and bool(p.grad.any()) for _, p in named)
+
+
+def two_alike(batch: Batch) -> Batch:
+    """Two complete windows that begin alike: only their actions and their futures tell them apart."""
+    pair = batch[torch.tensor([0, 3])]
+    pair.image[1], pair.state[1], pair.text[1] = pair.image[0], pair.state[0], pair.text[0]
+    return pair
+
+
+def by_heart(hybrid: Hybrid, pair: Batch, steps: int = 900) -> Batch:
+    """Train on two windows, each four times a step for more clocks; returns that batch."""
+    hybrid.settle(lambda: [pair])
+    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=2e-3)
+    batch = pair[torch.arange(2).repeat(4)]
+    torch.manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, 3 * (steps - step) / steps)
+        loss = torch.stack([score.mean() for score in hybrid(batch).values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(hybrid.parameters(), 1.0)
+        optimizer.step()
+    hybrid.eval()
+    return batch
+
+
+def check_two_modes(sample: Callable[..., Tensor], truth: dict[str, Tensor]) -> None:
+    """After `by_heart`: either stream follows from the other; with neither given, one of the two windows, whichever the noise says.
+
+    Args:
+        sample: (name, what is given, seed) -> that stream.
+        truth: both streams of the batch, by name.
+    """
+    apart = {name: (value[0] - value[1]).abs().mean() for name, value in truth.items()}
+    for name, value in truth.items():
+        told = (sample(name, {other: known for other, known in truth.items() if other != name}, 0) - value).abs().mean()
+        assert told < 0.25 * apart[name], f"{name}: {told / apart[name]:.2f}"
+        drawn = torch.cat([sample(name, {}, seed) for seed in range(4)])
+        near = torch.stack([(drawn - value[i]).abs().mean(dim=(1, 2)) for i in range(2)]).amin(dim=0)
+        assert near.mean() < 0.5 * apart[name], f"{name}: {near.mean() / apart[name]:.2f}"

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 from helpers import learns, made, scores
+from safetensors.torch import load_file, save_file
 
 from wmzoo import registry
 from wmzoo.batch import Batch
@@ -87,7 +88,7 @@ def test_a_frozen_codec_has_a_fingerprint_and_cannot_be_trained(sizes: Sizes) ->
 
 
 def test_three_ways_to_weights(sizes: Sizes, tmp_path: Path) -> None:
-    """None; a folder as diffusers writes it; a file of weights.  By name needs the hub, which is said in one line."""
+    """None; a folder as diffusers writes it; a file of weights.  What is missing, foreign or truncated is one line."""
     torch.manual_seed(0)
     source = TINY.build(sizes)
     cast("Any", source.network).save_pretrained(tmp_path / "folder")
@@ -101,6 +102,20 @@ def test_three_ways_to_weights(sizes: Sizes, tmp_path: Path) -> None:
         replace(TINY, weights=str(tmp_path / "weights.pt"), channels=(64,)).build(sizes)
     with pytest.raises(UserError, match="no such file or folder"):
         replace(TINY, weights=str(tmp_path / "nowhere")).build(sizes)
+    damaged = tmp_path / "folder" / "diffusion_pytorch_model.safetensors"
+    whole = load_file(damaged)
+    save_file({key: value for key, value in whole.items() if key != "decoder.conv_in.weight"}, damaged)
+    with pytest.raises(UserError, match=r"lacks 1 weights of .*decoder\.conv_in\.weight"):
+        replace(TINY, weights=str(tmp_path / "folder")).build(sizes)
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(UserError, match="does not hold weights that fit"):
+        replace(TINY, weights=str(tmp_path / "folder")).build(sizes)
+
+
+def test_by_name_without_a_network_is_one_line(sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"cannot be fetched from the hub.*local file or folder"):
+        replace(TINY, weights="pretrained", name="nobody/no-such-codec").build(sizes)
 
 
 @pytest.mark.parametrize(

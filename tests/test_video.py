@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import learns, made, scores
+from helpers import by_heart, learns, made, scores, two_alike
 from torch import Tensor
 from torch.nn.functional import conv1d
 
@@ -18,6 +18,7 @@ from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Sizes
 from wmzoo.models.video import CausalVideo, causal_taps
+from wmzoo.objectives.foresight import side_by_side
 from wmzoo.objectives.video import Video, frame_loss, guided
 
 FRAMES = 4  # of two steps each, in a chunk of eight
@@ -154,7 +155,7 @@ def test_video_predict_keeps_its_history(frames: Batch, sizes: Sizes) -> None:
     keep = torch.ones(6, 8, dtype=torch.bool)
     with torch.no_grad():
         fast = model.predict(frames, now, frames.action, keep, torch.Generator().manual_seed(0))
-        random, led = torch.Generator().manual_seed(0), model.chunks(frames.action)
+        random, led = torch.Generator().manual_seed(0), model.led(side_by_side(frames.action[:, : model.horizon], model.every))
         clean = [model.standard(now)]
         for i in range(1, FRAMES + 1):
             x = torch.randn(6, 1, *now.shape[1:], generator=random)[:, 0]
@@ -197,22 +198,10 @@ def test_impossible_settings_are_refused_in_one_line(sizes: Sizes, bad: dict[str
 @pytest.mark.slow
 def test_a_batch_is_predicted_back(frames: Batch, sizes: Sizes) -> None:
     """Two windows that begin alike: only the actions tell which frames come."""
-    pair = frames[torch.tensor([0, 3])]
-    pair.image[1] = pair.image[0]
+    pair = two_alike(frames)
     hybrid = made(small(drop=0.1), sizes, moved=False)
     model = cast("Video", hybrid.objectives["video"])
-    hybrid.settle(lambda: [pair])
-    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=2e-3)
-    many = pair[torch.arange(2).repeat(4)]
-    torch.manual_seed(0)
-    for step in range(700):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (700 - step) / 250)
-        loss = hybrid(many)["video/velocity"].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(hybrid.parameters(), 1.0)
-        optimizer.step()
+    by_heart(hybrid, pair, steps=700)
     now, keep = frame_tokens(pair, model.encoder, 0).float(), torch.ones(2, 8, dtype=torch.bool)
     with torch.no_grad():
         predicted = model.predict(pair, now, pair.action, keep, torch.Generator().manual_seed(0))

@@ -132,6 +132,8 @@ def evaluate(
 
         found = foresee(Path(run), tasks, data, _positive("--windows", windows), Path(space) if space else None)
         return _show(found, json, lambda: foreseen(found))
+    if space:
+        raise UserError("--space scores predicted frames, and this run plays; add --predict")
     names = resolve(tasks or Policy.load(Path(run)).tasks)
     result = evaluate(Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos)
     _show(result, json, lambda: table(result))

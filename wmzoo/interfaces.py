@@ -254,6 +254,18 @@ class WorldModel(Objective):
         """These tokens as an image in [0, 1], through a frozen decoder that all models of one feature space share."""
 
 
+class Inverse(ABC):
+    """A world model that can also be asked which actions lead to a future frame."""
+
+    @abstractmethod
+    def inverse(self, batch: Batch, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:
+        """The actions that lead to the batch's own future frames, in as many sampling steps as a prediction takes.
+
+        Args:
+            told: False does not tell these frames: the actions are then those of the policy, with the same noise.
+        """
+
+
 class Denoiser(Objective):
     """An objective that can also generate its stream, from noise to data."""
 

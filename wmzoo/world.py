@@ -37,7 +37,7 @@ from .episodes import open_task
 from .errors import UserError
 from .features import frame_tokens
 from .files import write_atomically, write_json
-from .interfaces import Encoder, Residuals, WorldModel
+from .interfaces import Encoder, Inverse, Residuals, WorldModel
 from .run import load_hybrid
 from .standard import Standardiser
 from .stats import clustered
@@ -292,12 +292,12 @@ def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> 
 
 
 @torch.no_grad()
-def inverse(model: Any, batches: list[Batch]) -> dict[str, Any]:
+def inverse(model: Inverse, horizon: int, batches: list[Batch]) -> dict[str, Any]:
     """R^2 of a chunk's actions: told the future frame, and as the policy that is not told."""
-    result: dict[str, Any] = {"n": sum(len(batch) for batch in batches), "steps": model.horizon}
-    true = torch.cat([batch.action[:, : model.horizon] for batch in batches]).flatten(0, 1)
+    result: dict[str, Any] = {"n": sum(len(batch) for batch in batches), "steps": horizon}
+    true = torch.cat([batch.action[:, :horizon] for batch in batches]).flatten(0, 1)
     for name, told in (("r2", True), ("r2_not_told", False)):
-        drawn = [model.inverse(batch, 10, torch.Generator().manual_seed(i), told) for i, batch in enumerate(batches)]
+        drawn = [model.inverse(batch, torch.Generator().manual_seed(i), told) for i, batch in enumerate(batches)]
         error = (torch.cat(drawn).flatten(0, 1) - true).square().sum()
         result[name] = float(1 - error / (true - true.mean(dim=0)).square().sum())
     return result
@@ -373,8 +373,8 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
         result["recovers"] = recovered(what, batches[0][:16], what.horizons[0])
-        if hasattr(what.model, "inverse"):
-            result["inverse"] = inverse(what.model, batches)
+        if isinstance(what.model, Inverse):
+            result["inverse"] = inverse(what.model, what.model.horizon, batches)
     elif len(what.ways) > 1:
         result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
     name = "-".join(["world", *(tasks if tasks or data else ())])
