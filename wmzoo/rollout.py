@@ -24,7 +24,7 @@ from .errors import UserError
 from .files import read_json, write_json
 from .interfaces import Task, View
 from .run import Policy
-from .stats import hierarchical, wilson
+from .stats import crossed, pooled, wilson
 
 TUNING = 10_000
 
@@ -168,18 +168,18 @@ def outcomes_of(folders: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def together(folders: Sequence[Path]) -> dict[str, Any]:
-    """Several training seeds of one arm as one: mean success over the same handles, interval by the hierarchical bootstrap.
+    """Several training seeds of one arm as one: mean success over the same handles.
 
     Raises:
         UserError: as in `outcomes_of`.
     """
     tasks = outcomes_of(folders)
     by_seed = {str(folder): float(np.mean([rows[i].mean() for rows in tasks.values()])) for i, folder in enumerate(folders)}
-    return {**_lines(tasks), "runs": by_seed}
+    return {**_lines(tasks, pooled), "runs": by_seed}
 
 
 def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
-    """Success of one arm less that of another, seed by seed and handle by handle, with the same bootstrap.
+    """Success of one arm less that of another, seed by seed and handle by handle.
 
     Raises:
         UserError: as in `outcomes_of`, or the arms do not have the same number of training seeds.
@@ -192,15 +192,22 @@ def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any
     gaps = {name: rows[:n] - rows[n:] for name, rows in both.items()}
     for i, name in enumerate(pairs):
         pairs[name] = float(np.mean([gap[i].mean() for gap in gaps.values()]))
-    return {**_lines(gaps), "runs": pairs}
+    return {**_lines(gaps, _gap), "runs": pairs}
 
 
-def _lines(tasks: dict[str, np.ndarray]) -> dict[str, Any]:
+def _gap(cube: Any) -> tuple[float, float, float]:
+    """A difference of rates with its interval, which ends at -1 and 1."""
+    estimate = crossed(cube)
+    low, high = estimate.interval()
+    return estimate.mean, max(-1.0, low), min(1.0, high)
+
+
+def _lines(tasks: dict[str, np.ndarray], estimate: Callable[[Any], tuple[float, float, float]]) -> dict[str, Any]:
     """Mean, interval and sum of outcomes (seeds, handles), over all tasks and for each."""
 
     def line(chosen: list[str]) -> dict[str, Any]:
         cube = np.stack([tasks[name] for name in chosen], axis=1)
-        mean, low, high = hierarchical(cube.tolist())
+        mean, low, high = estimate(cube)
         return {"rate": mean, "interval": [round(low, 4), round(high, 4)], "successes": int(cube.sum()), "n": cube.size}
 
     return {"all": line(list(tasks)), "tasks": {name: line([name]) for name in tasks}}

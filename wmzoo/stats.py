@@ -1,10 +1,13 @@
 """How sure is a rate?  Intervals for counts, and for means over training seeds."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
+from scipy.stats import norm, trim_mean
+from scipy.stats import t as student
 
 from .errors import UserError
 
@@ -24,15 +27,145 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def hierarchical(
-    outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean and bootstrap interval of outcomes[training seed][task][handle]: seeds are drawn again, then handles within each task.
+class Estimate(NamedTuple):
+    """A mean with its standard error, and the degrees of freedom that this error has.
 
-    Tasks are not drawn again: the claim is about these tasks.  With one training seed the interval is about that network alone.
+    Attributes:
+        mean: of the outcomes.
+        error: standard error; 0 where nothing varies.
+        df: degrees of freedom of Student's t.
+    """
+
+    mean: float
+    error: float
+    df: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Student's interval."""
+        half = float(student.ppf(0.5 + level / 2, self.df)) * self.error
+        return self.mean - half, self.mean + half
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of a mean of 0."""
+        if self.error == 0:
+            return float(self.mean == 0)
+        return float(2 * student.sf(abs(self.mean) / self.error, self.df))
+
+
+def crossed(outcomes: Sequence[Sequence[Sequence[float]]]) -> Estimate:
+    """Mean of outcomes[training seed][task][handle], when every seed was played from the same handles.
+
+    Both seeds and handles are samples, tasks are not: the claim is about these tasks.  The variance is that of a crossed design
+    (analysis of variance, Satterthwaite 1946; in the reading of images Obuchowski and Rockette 1995):
+        var = (MS_seeds + MS_handles - MS_rest) / n.
+    In simulations with three seeds or more, 95% intervals cover 93 to 97% where seeds spread by 3 to 10 points, 92 to 98% elsewhere; a
+    bootstrap of three seeds covers less than 90% (tests/test_stats.py).  With one training seed the estimate is
+    about that network alone.
 
     Raises:
-        UserError: the table is empty or ragged.
+        UserError: the table is empty or ragged, or one seed was played from one handle.
+    """
+    table = _full(outcomes)
+    seeds, names, n = table.shape
+    by_seed, by_handle, by_task = table.mean(axis=(1, 2)), table.mean(axis=0), table.mean(axis=2)
+    df_seeds, df_handles = seeds - 1, names * (n - 1)
+    if df_seeds + df_handles == 0:
+        raise UserError("one outcome of each task has no interval")
+    handles = seeds * np.square(by_handle - by_handle.mean(axis=1, keepdims=True)).sum() / max(1, df_handles)
+    if seeds == 1:
+        return Estimate(float(table.mean()), float(np.sqrt(handles / table.size)), df_handles)
+    rest = table - by_task[:, :, None] - by_handle + by_handle.mean(axis=1, keepdims=True)
+    residual = np.square(rest).sum() / max(1, df_seeds * df_handles)
+    across = names * n * np.square(by_seed - by_seed.mean()).sum() / df_seeds
+    if across < residual:  # by chance: it cannot be expected to be less
+        across, df_across = residual, df_seeds * max(1, df_handles)
+    else:
+        df_across = df_seeds
+    excess = max(0.0, handles - residual)  # what handles have in common beyond chance
+    variance = across + excess
+    if variance == 0:
+        return Estimate(float(table.mean()), 0.0, df_seeds)
+    spread = across**2 / df_across
+    if excess > 0:
+        spread += handles**2 / df_handles + residual**2 / (df_seeds * df_handles)
+    return Estimate(float(table.mean()), float(np.sqrt(variance / table.size)), float(max(df_seeds, variance**2 / spread)))
+
+
+def pooled(outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95) -> tuple[float, float, float]:
+    """A success rate over seeds, tasks and handles, with the interval of `crossed`; never narrower than Wilson's for as many trials.
+
+    Raises:
+        UserError: as in `crossed`.
+    """
+    estimate, table = crossed(outcomes), _full(outcomes)
+    ends, trials = estimate.interval(level), wilson(round(float(table.sum())), table.size, level)
+    return estimate.mean, max(0.0, min(ends[0], trials[0])), min(1.0, max(ends[1], trials[1]))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): each p-value as it may be compared with one level for the whole family."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def corrected(estimates: Sequence[Estimate], level: float = 0.95) -> list[tuple[float, float]]:
+    """Intervals of a family: one leaves out 0 exactly where Holm's adjusted p-value is below 1 - level."""
+    p_values = [estimate.p for estimate in estimates]
+    shares = [p / q if q > 0 else 1 / len(p_values) for p, q in zip(p_values, holm(p_values), strict=True)]
+    return [estimate.interval(1 - (1 - level) * share) for estimate, share in zip(estimates, shares, strict=True)]
+
+
+def interquartile_mean(scores: Float[np.ndarray, "..."]) -> float:
+    """Mean of the middle half of all scores (Agarwal et al. 2021, rliable, arXiv:2108.13264)."""
+    return float(trim_mean(np.asarray(scores).ravel(), 0.25))
+
+
+def probability_of_improvement(ours: Float[np.ndarray, "seeds tasks"], theirs: Float[np.ndarray, "seeds tasks"]) -> float:
+    """How probable is it that a run of ours scores higher than one of theirs, on average over tasks?  Ties count half (rliable)."""
+    higher = (ours[:, None] > theirs[None]) + 0.5 * (ours[:, None] == theirs[None])
+    return float(higher.mean())
+
+
+def detectable(seeds: int, handles: int, seed_spread: float, rate: float, alike: float, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest paired difference of two success rates that is shown with this power.
+
+    Args:
+        seeds: training seeds of each arm.
+        handles: start states in all, the same for both arms.
+        seed_spread: standard deviation of an arm's true rate from seed to seed.
+        rate: about where both arms are.
+        alike: correlation of the two arms' outcomes on one handle.
+        power: probability of showing it.
+    """
+    if seeds < 2:
+        raise UserError("a claim about a method needs at least two training seeds")
+    error = math.sqrt(2 * (seed_spread**2 + rate * (1 - rate) * (1 - alike) / handles) / seeds)
+    df = seeds - 1
+    return error * float(student.ppf(0.5 + level / 2, df) + student.ppf(power, df))
+
+
+def seeds_needed(difference: float, handles: int, seed_spread: float, rate: float, alike: float, most: int = 1000) -> int:
+    """Training seeds of each arm that show this difference with power 0.8.
+
+    Raises:
+        UserError: not even `most` do.
+    """
+    for seeds in range(2, most + 1):
+        if detectable(seeds, handles, seed_spread, rate, alike) <= difference:
+            return seeds
+    raise UserError(f"no {most} training seeds show a difference of {difference}")
+
+
+def _full(outcomes: Sequence[Sequence[Sequence[float]]]) -> Float[np.ndarray, "seeds tasks handles"]:
+    """The table as an array.
+
+    Raises:
+        UserError: it is empty or ragged.
     """
     try:
         table = np.asarray(outcomes, float)
@@ -40,15 +173,33 @@ def hierarchical(
         table = np.empty((0, 0, 0))
     if table.ndim != 3 or table.size == 0:
         raise UserError("outcomes must be a full table of training seeds, tasks and handles")
+    return table
+
+
+def hierarchical(
+    outcomes: Sequence[Sequence[Sequence[float]]],
+    statistic: Callable[[Float[np.ndarray, "seeds tasks handles"]], float] = np.mean,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """A statistic and its bootstrap interval: seeds are drawn again, and the handles of each task, the same ones for every seed.
+
+    For statistics that have no closed form; a mean is better served by `crossed`: a bootstrap of three seeds covers too little.
+    Tasks are not drawn again: the claim is about these tasks.  With one training seed the interval is about that network alone.
+
+    Raises:
+        UserError: the table is empty or ragged.
+    """
+    table = _full(outcomes)
     rng = np.random.default_rng(seed)
     seeds, names, n = table.shape
-    means = np.empty(draws)
+    values = np.empty(draws)
     for i in range(draws):
-        chosen = table[rng.integers(seeds, size=seeds)]
-        columns = rng.integers(n, size=(seeds, names, n))
-        means[i] = np.take_along_axis(chosen, columns, axis=2).mean()
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return float(table.mean()), float(low), float(high)
+        columns = rng.integers(n, size=(1, names, n))
+        values[i] = statistic(np.take_along_axis(table[rng.integers(seeds, size=seeds)], columns, axis=2))
+    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    return float(statistic(table)), float(low), float(high)
 
 
 def clustered(
