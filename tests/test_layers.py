@@ -27,6 +27,10 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"run", "doctor"},
     {"rollout", "probe", "compare"},
     {"bench", "demo", "world"},
+    {"study"},
+    {"work", "launch"},
+    {"findings", "watch"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

@@ -13,6 +13,7 @@ from wmzoo.stats import (
     hierarchical,
     holm,
     interquartile_mean,
+    paired,
     pooled,
     probability_of_improvement,
     seeds_needed,
@@ -119,6 +120,14 @@ def test_crossed_of_one_handle_each_is_about_seeds() -> None:
     assert crossed(values[:, None, None]).interval() == pytest.approx(tuple(ttest_1samp(values, 0.0).confidence_interval()))
     with pytest.raises(UserError, match="no interval"):
         crossed([[[1.0]]])
+
+
+def test_pairs_that_never_differ_are_not_known_to_be_equal() -> None:
+    """Three seeds, 60 handles, no difference: as if one of 180 had differed, 1 / 180 x 4.30 (two degrees of freedom)."""
+    estimate = paired(np.zeros((3, 3, 20)).tolist())
+    assert estimate.mean == 0
+    assert estimate.interval()[1] == pytest.approx(4.3027 / 180, rel=1e-4)
+    assert paired([[[1.0]]]).interval()[0] < -1, "one pair tells nothing"
 
 
 def test_pooled_rates_stay_rates() -> None:

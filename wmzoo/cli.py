@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -20,6 +20,8 @@ from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
+Measure = Literal["play", "foresee", "probe"]
+Launcher = Literal["local", "ray", "slurm"]
 
 
 def list_(json: bool = False) -> None:
@@ -211,6 +213,124 @@ def bench(json: bool = False, seconds: float = 6.0, compiled: bool = False) -> N
     _show(result, json, lambda: table(result))
 
 
+def study(
+    name: Positional[str],
+    scale: Scale = "small",
+    seeds: tuple[int, ...] = (),
+    rows: tuple[str, ...] = (),
+    change: tuple[str, ...] = (),
+    plan: bool = False,
+    processes: int = CORES,
+    threads: int = 1,
+    launcher: Launcher = "local",
+    address: str = "local",
+    episodes: int = 60,
+    runs: str = "runs",
+) -> None:
+    """Run a comparison: every arm, setting and training seed of a study.  Killed at any moment, the same command goes on.
+
+    Args:
+        name: from `wmzoo list`.
+        scale: of every arm.
+        seeds: training seeds instead of the study's own.
+        rows: only these rows, and the baseline.
+        change: fields changed in every cell, such as optim.steps=500 data.tasks=[toy].
+        plan: show what would be run and about how long it takes, and stop.
+        processes: jobs at once; with Ray and SLURM as many as may be waiting there.
+        threads: of each job; part of what decides the last digits of a result, so it does not follow the number of processes.
+        launcher: where jobs run.
+        address: of the Ray cluster, such as auto; local starts one here.  For slurm: slurm, or local to run its jobs here.
+        episodes: recorded of each task that has none yet.
+        runs: folder of all runs.
+    """
+    from .launch import launcher as started
+    from .launch import run
+    from .report import write
+    from .study import Study, gather, planned, restricted
+    from .study import study as named
+    from .watch import Watcher, outline
+
+    chosen: Study = restricted(named(name, scale), seeds, rows)
+    changes = _changes(change)
+    for flag, value in (("--processes", processes), ("--threads", threads), ("--episodes", episodes)):
+        _positive(flag, value)
+    gather(chosen, scale, changes, episodes, processes)
+    what = planned(name, chosen, Path(runs), scale, changes)
+    print(outline(what, Path(runs), processes))
+    if plan:
+        return
+    with Watcher(what) as watcher, started(launcher, processes, threads, address) as submit:
+
+        def told(state: dict[Path, Any], failed: dict[Path, str]) -> None:
+            if watcher.told(state, failed):
+                write(what, Path(runs), state, failed)
+
+        failed = run(what, submit, told)
+    print(f"report: {write(what, Path(runs), {}, failed)}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(what.jobs)} jobs failed; the same command tries them again")
+
+
+def _changes(words: tuple[str, ...]) -> dict[str, Any]:
+    """Fields and their values, read as YAML."""
+    import yaml
+
+    pairs = [word.partition("=") for word in words]
+    if bad := [name for name, sign, _ in pairs if not sign]:
+        raise UserError(f"--change {bad[0]}: say field=value, such as optim.steps=500")
+    values = {name: yaml.safe_load(value) for name, _, value in pairs}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def cell(folder: Positional[str], measures: tuple[Measure, ...] = (), handles: int = 20, space: str = "", tied: bool = False) -> None:
+    """Train and measure the run that FOLDER/config.yaml describes: what a study does for each of its cells.
+
+    Args:
+        folder: of the run.
+        measures: play, foresee, probe; nothing trains it only, as a stage.
+        handles: start states of each task.
+        space: run of the world model in whose feature space painted predictions are scored too.
+        tied: end when standard input does.
+    """
+    from .config import load
+    from .study import Job
+    from .work import end_with_standard_input, work
+
+    if tied:
+        end_with_standard_input()
+    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space))
+
+
+def power(
+    seeds: int = 3,
+    handles: int = 60,
+    difference: float = 0.0,
+    spread: float = 0.05,
+    rate: float = 0.6,
+    alike: float = 0.3,
+) -> None:
+    """Which difference of success can a study show?  Or, with --difference, how many training seeds show that one?  Power 0.8.
+
+    Args:
+        seeds: training seeds of each arm.
+        handles: start states, over all tasks.
+        difference: to be shown.
+        spread: standard deviation of an arm's rate from seed to seed.
+        rate: about where both arms are.
+        alike: correlation of two arms' outcomes on one handle.
+    """
+    from .stats import detectable, seeds_needed
+
+    if not (0 < rate < 1 and 0 <= spread < 1 and -1 <= alike <= 1 and 0 <= difference < 1):
+        raise UserError("--rate lies between 0 and 1, --spread and --difference from 0 to below 1, --alike from -1 to 1")
+    if difference:
+        needed = seeds_needed(difference, _positive("--handles", handles), spread, rate, alike)
+        print(f"a difference of {difference:.2f} takes {needed} training seeds of each arm on {handles} handles")
+    else:
+        least = detectable(seeds, _positive("--handles", handles), spread, rate, alike)
+        print(f"{seeds} training seeds of each arm on {handles} handles show a difference of {least:.2f} or more")
+
+
 def demo(out: str = "runs/demo") -> None:
     """Collect, train and play a policy on three real tasks, in about ten minutes on two cores."""
     from .demo import demo
@@ -230,6 +350,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "flops": flops,
     "bench": bench,
+    "study": study,
+    "cell": cell,
+    "power": power,
     "demo": demo,
 }
 

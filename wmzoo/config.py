@@ -252,6 +252,29 @@ def with_weights(part: Any, change: Callable[[str], str]) -> Any:
     return part
 
 
+def with_fields(part: Any, changes: Mapping[str, Any], where: str = "") -> Any:
+    """The same tree with some fields changed, which are named as on the command line: {"data.demos": 10, "objectives.flare.weight": 0.1}.
+
+    Raises:
+        UserError: there is no such field, or it cannot have that value.
+    """
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        inside = (
+            dict(part) if isinstance(part, dict) else {f.name: getattr(part, f.name) for f in fields(part)} if is_dataclass(part) else {}
+        )
+        if first not in inside:
+            raise unknown(f"field of {where or 'the arm'}", first, inside)
+        path = f"{where}.{first}".strip(".")
+        inside[first] = with_fields(inside[first], {rest: value}, path) if rest else value
+        if not isinstance(part, dict):
+            hint = get_type_hints(type(part))[first]
+            if not is_bearable(inside[first], hint, conf=BeartypeConf(is_pep484_tower=True)):
+                raise UserError(f"{path} must be {getattr(hint, '__name__', hint)}, not {value!r}")
+        part = inside if isinstance(part, dict) else type(part)(**inside)
+    return part
+
+
 def self_contained(arm: Experiment) -> Experiment:
     """The arm with fresh weights everywhere and no stages: for an export, whose own file holds all weights."""
     return with_weights(replace(arm, stages={}, start="none"), lambda _: "none")

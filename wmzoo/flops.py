@@ -1,15 +1,17 @@
 """How big and how costly is an arm?  Counted on the meta device, so paper scale costs nothing."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .batch import Batch
 from .compose import Hybrid
-from .config import Experiment, build, needs_of, sizes_for
+from .config import Experiment, Optim, build, dump, from_plain, needs_of, sizes_for
 from .features import frame_tokens
 
 
@@ -51,6 +53,17 @@ def count(arm: Experiment) -> dict[str, Any]:
         "parameters": {**parts, "all": sum(p.numel() for p in hybrid.parameters()), "trained": trained},
         "flops": {"forward": forward.get_total_flops(), "step": forward.get_total_flops() + backward.get_total_flops(), **foreseen},
     }
+
+
+def counted(arm: Experiment) -> dict[str, Any]:
+    """What `count` says, counted once for all runs whose networks and windows are alike."""
+    data = replace(arm.data, tasks=(), root="", demos=1, videos=0)
+    return _counted(dump(replace(arm, seed=0, optim=Optim(1), data=data, stages={}, start="none")))
+
+
+@cache
+def _counted(text: str) -> dict[str, Any]:
+    return count(from_plain(yaml.safe_load(text)))
 
 
 def _prediction(hybrid: Hybrid, batch: Batch) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """What is in the zoo?  The folders are the registry: a new file is a new member; third parties add theirs by entry points."""
 
 import ast
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,13 +12,16 @@ from . import config, tasks
 from .config import Experiment, Scale
 from .errors import unknown
 
-ROOMS = {"arms": "experiments", "objectives": "objectives", "models": "models"}
+ROOMS = {"arms": "experiments", "studies": "experiments", "objectives": "objectives", "models": "models"}
+ENTRIES = {"arms": "config", "studies": "study"}  # the function that makes a file of experiments/ one or the other
 
 
 def members(kind: str) -> dict[str, str]:
-    """Names of the arms, objectives or models, each with the dotted name of its module."""
+    """Names of the arms, studies, objectives or models, each with the dotted name of its module."""
     room = f"wmzoo.{ROOMS[kind]}"
     ours = {found.name: f"{room}.{found.name}" for found in iter_modules(import_module(room).__path__)}
+    if kind in ENTRIES:
+        ours = {name: dotted for name, dotted in ours.items() if ENTRIES[kind] in functions(dotted)}
     return ours | {point.name: point.value for point in entry_points(group=f"wmzoo.{kind}")}
 
 
@@ -29,7 +33,7 @@ def module(kind: str, name: str) -> ModuleType:
     """
     known = members(kind)
     if name not in known:
-        raise unknown(kind.removesuffix("s"), name, known)
+        raise unknown({"studies": "study"}.get(kind, kind.removesuffix("s")), name, known)
     return import_module(known[name])
 
 
@@ -54,9 +58,19 @@ def summary(module: str) -> str:
 
 def docstring(module: str) -> str:
     """A module's docstring, read without importing it."""
+    return ast.get_docstring(_parsed(module)) or ""
+
+
+@cache
+def functions(module: str) -> set[str]:
+    """Names of a module's functions, read without importing it."""
+    return {node.name for node in _parsed(module).body if isinstance(node, ast.FunctionDef)}
+
+
+def _parsed(module: str) -> ast.Module:
     package, _, name = module.rpartition(".")
     path = Path(next(iter(import_module(package).__path__))) / f"{name}.py"
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
+    return ast.parse(path.read_text())
 
 
 def card(name: str) -> str:
@@ -65,7 +79,7 @@ def card(name: str) -> str:
     Raises:
         UserError: nothing in the zoo has that name.
     """
-    homes = {kind: members(kind) for kind in ("objectives", "arms", "models")}
+    homes = {kind: members(kind) for kind in ("objectives", "arms", "studies", "models")}
     found = [docstring(homes[kind][name]) for kind in homes if name in homes[kind]]
     if not found:
         raise unknown("card", name, {member for home in homes.values() for member in home})

@@ -24,7 +24,7 @@ from .errors import UserError
 from .files import read_json, write_json
 from .interfaces import Task, View
 from .run import Policy
-from .stats import crossed, pooled, wilson
+from .stats import paired, pooled, wilson
 
 TUNING = 10_000
 
@@ -134,6 +134,12 @@ def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, t
     return result
 
 
+def film(folder: Path, names: tuple[str, ...], seed: int = 0) -> None:
+    """videos/TASK-handle-SEED.mp4: the same start state whichever run plays."""
+    for name in names:
+        _save_film(folder / "videos" / f"{name}-handle-{seed}.mp4", _play_one(str(folder), Handle(name, seed), True)[1])
+
+
 def summary(outcomes: list[Played]) -> dict[str, Any]:
     """Counts, rates and Wilson intervals, by task and over all; and every handle."""
 
@@ -197,7 +203,7 @@ def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any
 
 def _gap(cube: Any) -> tuple[float, float, float]:
     """A difference of rates with its interval, which ends at -1 and 1."""
-    estimate = crossed(cube)
+    estimate = paired(cube)
     low, high = estimate.interval()
     return estimate.mean, max(-1.0, low), min(1.0, high)
 

@@ -117,18 +117,23 @@ def start_from(hybrid: Hybrid, run: Path) -> None:
             objective.join(hybrid.observer)  # its copy of the observer is made again, of the observer as it is now
 
 
-def trained_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: Path) -> Path:
-    """The run folder of a stage, trained now unless it is there already.
-
-    It is called after the hash of its configuration and of its data, so every arm and seed that needs the same stage shares it;
-    whoever comes while another process trains it waits.
+def named_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: Path) -> Path:
+    """The run folder of a stage, called after the hash of its configuration and of its data.
 
     Args:
         before: the folders of earlier stages, which it may start from; their names are part of the hash.
     """
     recorded = [open_task(Path(stage.data.root) / str(stage.data.size), task) for task in resolve(stage.data.tasks)]
     named = config.dump(config.from_stages(stage, {name: folder.name for name, folder in before.items()}))
-    folder = home / f"{name}-{text_hash(named + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+    return home / f"{name}-{text_hash(named + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+
+
+def trained_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: Path) -> Path:
+    """The run folder of a stage, trained now unless it is there already.
+
+    Every arm and seed that needs the same stage shares it; whoever comes while another process trains it waits.
+    """
+    folder = named_stage(name, stage, before, home)
     queue = folder / "queue"
     queue.mkdir(parents=True, exist_ok=True)
     with alone_in(queue, wait=True):
@@ -249,11 +254,25 @@ def plays(run: Path) -> bool:
     Raises:
         UserError: it is not a run, or its training has not ended.
     """
+    objectives = outline(run).objectives.values()
+    return any(isinstance(objective, Denoiser) and objective.stream == "action" for objective in objectives)
+
+
+def foresees(run: Path) -> bool:
+    """True if a finished run has a world model.
+
+    Raises:
+        UserError: it is not a run, or its training has not ended.
+    """
+    return outline(run).world_model is not None
+
+
+def outline(run: Path) -> Hybrid:
+    """The network of a finished run without its weights."""
     folder = run / "export" if (run / "export").exists() else run
     facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
     with torch.device("meta"):
-        hybrid = build(config.load(folder / "config.yaml"), Sizes(**facts["sizes"]))
-    return any(isinstance(objective, Denoiser) and objective.stream == "action" for objective in hybrid.objectives.values())
+        return build(config.load(folder / "config.yaml"), Sizes(**facts["sizes"]))
 
 
 @contextmanager

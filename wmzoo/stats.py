@@ -92,6 +92,17 @@ def crossed(outcomes: Sequence[Sequence[Sequence[float]]]) -> Estimate:
     return Estimate(float(table.mean()), float(np.sqrt(variance / table.size)), float(max(df_seeds, variance**2 / spread)))
 
 
+def paired(gaps: Sequence[Sequence[Sequence[float]]]) -> Estimate:
+    """Mean of differences of two arms' outcomes; where hardly any differ, as uncertain as if one more had.
+
+    Raises:
+        UserError: the table is empty or ragged.
+    """
+    table = _full(gaps)
+    estimate = Estimate(float(table.mean()), 1.0, 1.0) if max(table.shape[0], table.shape[2]) == 1 else crossed(gaps)
+    return estimate._replace(error=max(estimate.error, 1 / table.size))
+
+
 def pooled(outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95) -> tuple[float, float, float]:
     """A success rate over seeds, tasks and handles, with the interval of `crossed`; never narrower than Wilson's for as many trials.
 

@@ -1,0 +1,33 @@
+"""The main comparison: policy alone, implicit and explicit world models, each with its controls, few and many demonstrations.
+
+wmzoo study implicit_vs_explicit
+wmzoo study implicit_vs_explicit --rows uwm flare lara --seeds 0      a part of it; the same cells
+"""
+
+from wmzoo.config import Scale
+from wmzoo.study import Row, Study
+
+ARMS = (
+    *("policy", "policy_embedding", "diffusion_policy", "bc"),
+    *("flare", "flare_off", "flare_current", "flare_shuffled", "flare_frozen"),
+    *("lara", "lara_off", "lara_frozen", "lara_current", "lara_shuffled", "lapa"),
+    *("bc_rla", "bc_rla_off", "bc_rla_current", "bc_rla_shuffled", "policy_rla", "uwm_rla"),
+    *("uwm", "uwm_off", "uwm_current", "uwm_shuffled", "pad", "gr1"),
+    *("flare_lara", "flare_rla", "uwm_flare", "uwm_lara"),
+)
+FEW = "10 demonstrations"
+
+
+def study(scale: Scale = "small") -> Study:
+    """At small scale every arm has 1,000 steps; `policy, twice the steps` takes about the time of `uwm`."""
+    steps = {"optim.steps": 1000} if scale == "small" else {}
+    rows = {name: Row(name, only=()) for name in ARMS}
+    if scale == "small":
+        rows["policy, twice the steps"] = Row("policy", {"optim.steps": 2000})
+    rows |= {name: Row(name, {"data.videos": 30}, only=(FEW,)) for name in ("flare_video", "uwm_video")}
+    return Study(
+        question="Does a world model help a policy, and must it be explicit (generate the future) or implicit (align with its embedding)?",
+        rows=rows,
+        baseline="policy",
+        settings={FEW: {"data.demos": 10, **steps}, "40 demonstrations": {"data.demos": 40, **steps}},
+    )

@@ -1,0 +1,28 @@
+"""LARA's own choices, one at a time: tap, weights, which terms, which way the gradient goes.
+
+wmzoo study lara_ablation
+"""
+
+from wmzoo.config import Scale
+from wmzoo.study import Row, Study
+
+LARA = "objectives.lara"
+
+
+def study(scale: Scale = "small") -> Study:
+    swept = {
+        "tap -1": Row("lara", {f"{LARA}.config.tap": -1}),
+        "tap -6": Row("lara", {f"{LARA}.config.tap": -6}),
+        "weights .1": Row("lara", {f"{LARA}.weight": 10.0}),
+        "weights 1": Row("lara", {f"{LARA}.weight": 100.0}),
+        "align alone": Row("lara", {f"{LARA}.weights.lam": 0.0}),
+        "detached": Row("lara", {f"{LARA}.config.detach": True}),
+    }
+    others = {name: Row(name) for name in ("policy", "lara_off", "lara_frozen", "lara_current", "lara_shuffled")}
+    return Study(
+        question="Which of LARA's choices matter?",
+        rows={"lara": Row("lara"), **swept, **others},
+        baseline="lara",
+        settings={"": {"optim.steps": 1000} if scale == "small" else {}},
+        measures=("play", "probe"),
+    )

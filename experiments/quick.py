@@ -1,0 +1,31 @@
+"""One seed of each family on three real tasks, in half an hour on two cores: what `make demo` runs.
+
+wmzoo study quick          then open runs/studies/quick/report.html
+"""
+
+from wmzoo.config import Scale
+from wmzoo.study import Row, Study
+
+STAGES = {"embedding": 300, "vit_mae": 400, "pixels": 300, "rla": 400, "lam": 400, "codec": 400}  # steps; their own recipes are longer
+
+
+def study(scale: Scale = "small") -> Study:
+    """Short recipes at small scale; at others the arms' own."""
+
+    def row(arm: str, *stages: str) -> Row:
+        return Row(arm, {f"stages.{stage}.optim.steps": STAGES[stage] for stage in stages} if scale == "small" else {})
+
+    return Study(
+        question="Does a world model help a policy, and must it be explicit?  A first look, with one training seed.",
+        rows={
+            "policy": row("policy"),
+            "flare": row("flare", "embedding"),
+            "uwm": row("uwm", "codec"),
+            "lara": row("lara", "vit_mae", "lam"),
+            "bc_rla": row("bc_rla", "vit_mae", "pixels", "rla"),
+        },
+        baseline="policy",
+        settings={"": {"optim.steps": 500} if scale == "small" else {}},
+        seeds=(0,),
+        handles=10,
+    )

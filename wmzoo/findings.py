@@ -1,0 +1,248 @@
+"""What do the results of a study say?  Rates, paired differences, costs and sentences; and what has not been run.
+
+A row is better or worse than the baseline only where the interval of its paired difference, corrected by Holm for all comparisons of the
+study, leaves out 0 (`verdict`).  Only training seeds that both rows have are compared, on the same handles.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .config import Experiment
+from .files import read_json
+from .flops import counted
+from .launch import State
+from .stats import corrected, holm, interquartile_mean, paired, pooled, probability_of_improvement, wilson
+from .study import Job, Plan
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Successes of several seeds on the same handles."""
+
+    successes: int
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A paired difference to the baseline.
+
+    Attributes:
+        mean: of success, ours less the baseline's.
+        low, high: 95%, corrected by Holm for all comparisons of the study.
+        p: adjusted.
+        seeds: that both have.
+        n: pairs of outcomes.
+        improves: probability that a run of ours scores higher than one of the baseline.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    n: int
+    improves: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row costs; medians over its seeds.  None where it was not measured.
+
+    Attributes:
+        parameters: trained ones.
+        gigaflop: of one training step for one window.
+        step: milliseconds of a training step.
+        train: minutes of training, stages left out.
+        chunk: milliseconds until a chunk of actions is there.
+        memory: gigabytes at most.
+    """
+
+    parameters: int
+    gigaflop: float
+    step: float | None
+    train: float | None
+    chunk: float | None
+    memory: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row in one setting.
+
+    Attributes:
+        label, setting: which.
+        jobs: its cells, in the order of the study's seeds.
+        done: of these.
+        by_seed: successes of each seed that is done.
+        rate: over all tasks; None where nothing plays or nothing is done.
+        tasks: the same for each task.
+        iqm: interquartile mean of the rates of seeds and tasks.
+        gap: to the baseline in the same setting; None for the baseline, or where nothing can be paired.
+        cost: what it took.
+    """
+
+    label: str
+    setting: str
+    jobs: tuple[Job, ...]
+    done: tuple[Job, ...]
+    by_seed: tuple[int, ...]
+    rate: Rate | None
+    tasks: Mapping[str, Rate]
+    iqm: float | None
+    gap: Gap | None
+    cost: Cost
+
+    @property
+    def missing(self) -> int:
+        """Cells that are not done."""
+        return len(self.jobs) - len(self.done)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All lines of a study, and what went wrong."""
+
+    name: str
+    question: str
+    baseline: str
+    lines: tuple[Line, ...]
+    failed: Mapping[Path, str]
+    state: Mapping[Path, State]
+
+    @property
+    def cells(self) -> int:
+        return sum(len(line.jobs) for line in self.lines)
+
+    @property
+    def missing(self) -> int:
+        return sum(line.missing for line in self.lines)
+
+
+def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) -> Findings:
+    """Read what there is.
+
+    Args:
+        state: of jobs that are being run, if any are.
+        failed: what went wrong, by folder.
+    """
+    grouped: dict[tuple[str, str], list[Job]] = {}
+    for job in plan.cells:
+        grouped.setdefault((job.about[1], job.about[0]), []).append(job)
+    outcomes = {job.folder: played(job) for job in plan.cells if job.done}
+    gaps = compared(plan, grouped, outcomes)
+    lines = []
+    for (setting, label), jobs in grouped.items():
+        done = tuple(job for job in jobs if job.done)
+        tables = [found for job in done if (found := outcomes[job.folder])]
+        tasks = {name: rated(np.stack([table[name] for table in tables])[:, None]) for name in (tables[0] if tables else ())}
+        cube = np.stack([np.stack(list(table.values())) for table in tables]) if tables else None
+        lines.append(
+            Line(
+                label=label,
+                setting=setting,
+                jobs=tuple(jobs),
+                done=done,
+                by_seed=tuple(int(sum(row.sum() for row in table.values())) for table in tables),
+                rate=None if cube is None else rated(cube),
+                tasks=tasks,
+                iqm=None if cube is None else interquartile_mean(cube.mean(axis=2)),
+                gap=gaps.get((setting, label)),
+                cost=cost(jobs[0].arm, done),
+            )
+        )
+    return Findings(plan.name, plan.study.question, plan.study.baseline, tuple(lines), dict(failed), dict(state))
+
+
+def played(job: Job) -> dict[str, np.ndarray]:
+    """Successes of a cell on the study's handles, by task; nothing where nothing plays."""
+    path = job.folder / "eval.json"
+    if "play" not in job.measures or not path.exists():
+        return {}
+    handles = [h for h in read_json(path, "an evaluated run")["handles"] if h["seed"] < job.handles]
+    names = dict.fromkeys(h["task"] for h in handles)
+    ordered = sorted(handles, key=lambda h: h["seed"])
+    return {name: np.array([h["success"] for h in ordered if h["task"] == name], float) for name in names}
+
+
+def rated(cube: np.ndarray) -> Rate:
+    """Of outcomes (seeds, tasks, handles)."""
+    successes = int(cube.sum())
+    mean, low, high = pooled(cube.tolist()) if cube[0, 0].size > 1 or len(cube) > 1 else (cube.mean(), *wilson(successes, cube.size))
+    return Rate(successes, cube.size, float(mean), float(low), float(high))
+
+
+def compared(
+    plan: Plan, grouped: Mapping[tuple[str, str], Sequence[Job]], outcomes: Mapping[Path, dict[str, np.ndarray]]
+) -> dict[tuple[str, str], Gap]:
+    """Every row against the baseline in its own setting, all corrected together."""
+    pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    for (setting, label), jobs in grouped.items():
+        base = {job.about[2]: outcomes.get(job.folder, {}) for job in grouped.get((setting, plan.study.baseline), ())}
+        both = [(found, base[job.about[2]]) for job in jobs if (found := outcomes.get(job.folder)) and base.get(job.about[2])]
+        if label != plan.study.baseline and both:
+            ours, theirs = (np.stack([np.stack(list(pair[i].values())) for pair in both]) for i in (0, 1))
+            pairs[setting, label] = ours, theirs
+    estimates = [paired((ours - theirs).tolist()) for ours, theirs in pairs.values()]
+    adjusted = holm([estimate.p for estimate in estimates])
+    found = {}
+    for (key, (ours, theirs)), estimate, (low, high), p in zip(pairs.items(), estimates, corrected(estimates), adjusted, strict=True):
+        improves = probability_of_improvement(ours.mean(axis=2), theirs.mean(axis=2))
+        found[key] = Gap(estimate.mean, max(-1.0, low), min(1.0, high), p, len(ours), ours.size, improves)
+    return found
+
+
+def cost(arm: Experiment, done: Sequence[Job]) -> Cost:
+    """What a row cost."""
+    counts = counted(arm)
+    facts = [read_json(job.folder / "cell.json", "a cell") for job in done]
+    chunks = [read_json(job.folder / "eval.json", "an evaluated run")["chunk_milliseconds"] for job in done if played(job)]
+    train = median([f["seconds"]["train"] for f in facts])
+    return Cost(
+        parameters=counts["parameters"]["trained"],
+        gigaflop=counts["flops"]["step"] / 1e9,
+        step=None if train is None else 1000 * train / arm.optim.steps,
+        train=None if train is None else train / 60,
+        chunk=median(chunks),
+        memory=median([f["peak_bytes"] / 1e9 for f in facts]),
+    )
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Of what there is."""
+    return float(np.median(values)) if values else None
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a difference allows to say."""
+    return "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+
+
+def sentence(line: Line, baseline: str) -> str:
+    """The verdict on a row, with everything that it rests on."""
+    place = f" ({line.setting})" if line.setting else ""
+    if line.gap is None:
+        return f"{line.label}{place}: nothing to compare yet."
+    gap, handles = line.gap, line.gap.n // line.gap.seeds
+    runs = f"{gap.seeds} training seed{'s' * (gap.seeds > 1)} x {handles} handles"
+    caution = "" if gap.seeds >= 3 else "; with fewer than three seeds this is about these networks, not about the method"
+    told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
+    return f"{line.label}{place} is {verdict(gap.low, gap.high)} {baseline} at n = {runs}: {told}{caution}."
+
+
+def curves(job: Job, terms: Sequence[str]) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """The first of these terms that a run has, the steps, and its loss on validation windows."""
+    path = job.folder / "metrics.csv"
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    term = next((t for t in terms if rows and rows[-1].get(f"validation/{t}")), None)
+    if term is None:
+        return None
+    kept = [row for row in rows if row.get(f"validation/{term}")]
+    return term, np.array([int(row["step"]) for row in kept]), np.array([float(row[f"validation/{term}"]) for row in kept])

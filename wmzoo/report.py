@@ -1,0 +1,384 @@
+"""Which arm is better, by how much, how sure is that, and at what cost?  One page that opens from the disk, and its tables as text.
+
+runs/studies/NAME/report.html                       everything inside: pictures, films, styles; no request leaves the page
+runs/studies/NAME/{success,differences,cost,cells}.{md,tex,csv}
+runs/studies/NAME/plan.json                         what the study consists of
+"""
+
+import base64
+import csv
+import io
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from . import __version__, compare, registry
+from .errors import UserError
+from .files import read_json, text_hash, write_atomically, write_json
+from .findings import Findings, Line, Rate, curves, find, sentence
+from .launch import State
+from .probe import table as probe_table
+from .study import Job, Plan
+from .watch import named
+
+LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report in whatever form it is written.
+
+    Attributes:
+        name: of its files.
+        head: of the columns.
+        rows: cells as text.
+        note: what the columns mean.
+    """
+
+    name: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    @property
+    def markdown(self) -> str:
+        lines = [self.head, tuple("---" for _ in self.head), *self.rows]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + f"\n\n{self.note}\n"
+
+    @property
+    def latex(self) -> str:
+        def escaped(text: str) -> str:
+            return "".join({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}.get(c, c) for c in text)
+
+        lines = [" & ".join(map(escaped, line)) + r" \\" for line in (self.head, *self.rows)]
+        body = "\n".join([lines[0], r"\midrule", *lines[1:]])
+        return f"\\begin{{tabular}}{{{'l' * len(self.head)}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+    @property
+    def csv(self) -> str:
+        written = io.StringIO()
+        csv.writer(written, lineterminator="\n").writerows([self.head, *self.rows])
+        return written.getvalue()
+
+
+def place(line: Line) -> str:
+    """A row and its setting."""
+    return ", ".join(filter(None, (line.label, line.setting)))
+
+
+def interval(rate: Rate | None) -> str:
+    """A rate with its interval."""
+    return "not run" if rate is None else f"{rate.mean:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number, or that there is none."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def success(found: Findings) -> Table:
+    """Rates; a cell that is missing is said to be."""
+    names = list(dict.fromkeys(name for line in found.lines for name in line.tasks))
+    rows = []
+    for line in found.lines:
+        count = "not run" if line.rate is None else f"{', '.join(map(str, line.by_seed))} of {line.rate.n // len(line.by_seed)}"
+        waiting = f"{line.missing} of {len(line.jobs)} cells missing" if line.missing else ""
+        by_task = [f"{line.tasks[name].mean:.2f}" if name in line.tasks else "not run" for name in names]
+        middle = "not run" if line.iqm is None else f"{line.iqm:.2f}"
+        rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
+    head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
+    note = (
+        "Rate over tasks and handles; the interval is that of a crossed design, seeds x handles, never narrower than Wilson's. "
+        "IQM: interquartile mean over seeds and tasks."
+    )
+    return Table("success", head, tuple(rows), note)
+
+
+def differences(found: Findings) -> Table:
+    """Paired differences to the baseline."""
+    rows = []
+    for line in found.lines:
+        if line.label == found.baseline:
+            continue
+        if line.gap is None:
+            rows.append((line.label, line.setting or "-", "not run", "", "", "", ""))
+            continue
+        gap = line.gap
+        told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
+        pairs = f"{gap.seeds} seeds x {gap.n // gap.seeds} handles"
+        word = sentence(line, found.baseline).split(" is ", 1)[1].split(f" {found.baseline}")[0]
+        rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
+    head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
+    note = f"Paired by training seed and handle; intervals and p are corrected by Holm for the {len(rows)} comparisons of this study."
+    return Table("differences", head, tuple(rows), note)
+
+
+def costs(found: Findings) -> Table:
+    """What each row costs."""
+    rows = []
+    for line in found.lines:
+        c = line.cost
+        measured = (number(c.step, 0), number(c.train), number(c.chunk), number(c.memory, 2))
+        rows.append((line.label, line.setting or "-", f"{c.parameters:,}", number(c.gigaflop, 2), *measured))
+    head = (
+        "arm",
+        "setting",
+        "trained parameters",
+        "GFLOP a step and window",
+        "ms a step",
+        "minutes of training",
+        "ms a chunk",
+        "GB at most",
+    )
+    note = "Medians over seeds, as measured while the study ran: times depend on what ran beside them.  Stages are not included."
+    return Table("cost", head, tuple(rows), note)
+
+
+def cells(found: Findings) -> Table:
+    """One line for every cell, whatever became of it."""
+    rows = []
+    for line in found.lines:
+        for job in line.jobs:
+            state = found.failed.get(job.folder) or ("done" if job in line.done else found.state.get(job.folder, "waiting"))
+            good = ""
+            if job in line.done and (job.folder / "eval.json").exists():
+                result = read_json(job.folder / "eval.json", "an evaluated run")
+                mine = [h for h in result["handles"] if h["seed"] < job.handles]
+                good = f"{sum(h['success'] for h in mine)}/{len(mine)}"
+            facts = read_json(job.folder / "cell.json", "a cell") if job in line.done else {}
+            seconds = facts.get("seconds", {})
+            rows.append((line.label, line.setting or "-", job.about[2], state, good, str(seconds.get("train", "")), job.folder.name))
+    head = ("arm", "setting", "seed", "state", "successes", "seconds of training", "run")
+    return Table("cells", head, tuple(rows), "Each run folder is called after the hash of its configuration and of its data.")
+
+
+def tables(found: Findings) -> list[Table]:
+    """Success only where something is played."""
+    return [*([success(found), differences(found)] if any(map(plays, found.lines)) else []), costs(found), cells(found)]
+
+
+def plays(line: Line) -> bool:
+    """Is success measured?"""
+    return "play" in line.jobs[0].measures
+
+
+def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[Path, str]) -> Path:
+    """Write the report with what there is, and return the page."""
+    folder, found = runs / "studies" / plan.name, find(plan, state, failed)
+    for table in tables(found):
+        for suffix, text in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
+            write_atomically(folder / f"{table.name}.{suffix}", lambda draft, text=text: draft.write_text(text))
+    write_json(folder / "plan.json", [{"about": job.about, "run": job.folder.name, "done": job.done} for job in plan.jobs])
+    page = render(plan, found, runs)
+    write_atomically(folder / "report.html", lambda draft: draft.write_text(page))
+    return folder / "report.html"
+
+
+def render(plan: Plan, found: Findings, runs: Path) -> str:
+    """The page."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    shown = [line for line in found.lines if line.rate is not None]
+    pictures = {
+        "Success": figure(lambda axes: rates(axes, shown), len(shown)) if shown else None,
+        "Difference to the baseline": figure(lambda axes: forest(axes, found), sum(line.gap is not None for line in shown))
+        if any(line.gap for line in shown)
+        else None,
+        "Validation loss of actions over training": learning(found),
+    }
+    return environment.get_template("page.html").render(
+        found=found,
+        verdicts=[
+            sentence(line, found.baseline) for line in found.lines if line.label != found.baseline and "play" in line.jobs[0].measures
+        ],
+        best=headline(found),
+        pictures={name: picture for name, picture in pictures.items() if picture},
+        tables=tables(found),
+        arms=definitions(plan),
+        films=films(found),
+        worlds=worlds(found, runs / "studies" / plan.name),
+        probes=probes(found),
+        provenance=provenance(plan),
+        named=named,
+    )
+
+
+def headline(found: Findings) -> str:
+    """The first sentence of the page: how much is known, and what of it is sure."""
+    done = f"{found.cells - found.missing} of {found.cells} cells are done"
+    gaps = [line for line in found.lines if line.gap is not None]
+    if not any(map(plays, found.lines)):
+        return f"{done}."
+    if not gaps:
+        return f"{done}; nothing can be compared yet."
+    sure = [line for line in gaps if line.gap and (line.gap.low > 0 or line.gap.high < 0)]
+    if not sure:
+        return f"{done}. No arm is distinguishable from {found.baseline} at this n."
+    better = [place(line) for line in sure if line.gap and line.gap.low > 0]
+    worse = [place(line) for line in sure if line.gap and line.gap.high < 0]
+    parts = [f"better than {found.baseline}: {', '.join(better)}"] * bool(better) + [f"worse: {', '.join(worse)}"] * bool(worse)
+    rest = len(gaps) - len(sure)
+    return f"{done}. {'; '.join(parts)}; {rest} not distinguishable.".replace(". b", ". B", 1).replace(". w", ". W", 1)
+
+
+Picture = dict[str, str]  # a PNG for each theme, as data URLs
+
+
+def figure(draw: Callable[[Axes], None], lines: int, width: float = 7.0) -> Picture:
+    """A drawing in both themes, on a transparent ground."""
+    drawn = {}
+    for theme, ink in (("light", "#222222"), ("dark", "#dddddd")):
+        colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink)
+        with rc_context({**colours, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.transparent": True, "font.size": 9}):
+            sheet = Figure(figsize=(width, 0.9 + 0.32 * max(2, lines)), layout="constrained")
+            axes = sheet.subplots()
+            axes.spines[["top", "right"]].set_visible(False)
+            draw(axes)
+            drawn[theme] = png(sheet)
+    return drawn
+
+
+def png(sheet: Figure) -> str:
+    written = io.BytesIO()
+    sheet.savefig(written, format="png", dpi=140)
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+
+
+def rates(axes: Axes, lines: Sequence[Line]) -> None:
+    """Rates with intervals; a dot for each seed."""
+    for i, line in enumerate(lines):
+        rate = line.rate
+        assert rate is not None
+        axes.plot([rate.low, rate.high], [i, i], color="C0", lw=2)
+        axes.plot(rate.mean, i, "o", color="C0")
+        each = rate.n / len(line.by_seed)
+        axes.plot([n / each for n in line.by_seed], [i] * len(line.by_seed), "|", color="C1", ms=9)
+    axes.set(yticks=range(len(lines)), yticklabels=[place(line) for line in lines], xlim=(0, 1))
+    axes.set_xlabel("success; line: 95% interval, bars: training seeds")
+    axes.invert_yaxis()
+
+
+def forest(axes: Axes, found: Findings) -> None:
+    """Paired differences with corrected intervals."""
+    lines = [line for line in found.lines if line.gap is not None]
+    axes.axvline(0, color="grey", lw=1)
+    for i, line in enumerate(lines):
+        gap = line.gap
+        assert gap is not None
+        colour = "C2" if gap.low > 0 else "C3" if gap.high < 0 else "C7"
+        axes.plot([gap.low, gap.high], [i, i], color=colour, lw=2)
+        axes.plot(gap.mean, i, "o", color=colour)
+    labels = [place(line) for line in lines]
+    reach = max(0.3, min(1.0, 1.1 * max(max(abs(line.gap.low), abs(line.gap.high)) for line in lines if line.gap)))
+    axes.set(yticks=range(len(lines)), yticklabels=labels, xlim=(-reach, reach))
+    axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm")
+    axes.invert_yaxis()
+
+
+def learning(found: Findings) -> Picture | None:
+    """Validation loss of the actions, the mean of seeds and their range; losses of another kind say so."""
+    drawn: list[tuple[str, str, np.ndarray, np.ndarray]] = []
+    for line in found.lines:
+        seeds = [c for job in line.done if (c := curves(job, LOSSES)) is not None]
+        seeds = [c for c in seeds if len(c[1]) == len(seeds[0][1])]
+        if seeds and len(seeds[0][1]) > 1:
+            drawn.append((place(line), seeds[0][0], seeds[0][1], np.stack([c[2] for c in seeds])))
+    if not drawn:
+        return None
+    kinds = {term for _, term, _, _ in drawn}
+
+    def draw(axes: Axes) -> None:
+        for i, (label, term, steps, loss) in enumerate(drawn):
+            colour, style = f"C{i % 10}", ("-", "--", ":")[i // 10 % 3]
+            axes.plot(steps, loss.mean(axis=0), label=label if len(kinds) == 1 else f"{label}: {term}", lw=1.4, color=colour, ls=style)
+            axes.fill_between(steps, loss.min(axis=0), loss.max(axis=0), color=colour, alpha=0.15, lw=0)
+        axes.set(xlabel="training step", ylabel="validation loss of the actions", yscale="log")
+        axes.legend(fontsize=7, frameon=False, ncols=2)
+
+    return figure(draw, 9)
+
+
+def definitions(plan: Plan) -> list[dict[str, Any]]:
+    """Every row: what it is in one line, what is changed, and its terms with their weights."""
+    found = []
+    for label, row in plan.study.rows.items():
+        arm = next((job.arm for job in plan.cells if job.about[0] == label), None)
+        if arm is not None:
+            terms = ", ".join(f"{term} x {weight:g}" for term, weight in arm.weights.items())
+            changed = ", ".join(f"{name} = {value}" for name, value in row.fields.items())
+            size = f"{arm.optim.steps} steps of {arm.data.batch} windows, width {arm.shape.width}, depth {arm.shape.depth}"
+            summary = registry.summary(registry.members("arms")[row.arm])
+            play = f"K = {arm.play.steps}, {arm.play.execute} of {arm.data.horizon} actions executed"
+            found.append({"label": label, "arm": row.arm, "what": summary, "terms": terms, "changed": changed, "size": size, "play": play})
+    return found
+
+
+def films(found: Findings) -> dict[str, list[tuple[str, str]]]:
+    """By task: the same start state played by every row, its first seed; as data URLs."""
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for line in found.lines:
+        for path in sorted((line.done[0].folder / "videos").glob("*-handle-0.mp4")) if line.done else ():
+            task = path.name.removesuffix("-handle-0.mp4")
+            url = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+            shown.setdefault(task, []).append((place(line), url))
+    return shown
+
+
+def worlds(found: Findings, folder: Path) -> list[dict[str, str]]:
+    """World models side by side, one comparison for each feature space and setting; tables as text, pictures as data URLs."""
+    groups: dict[tuple[str, str, str], list[Job]] = {}
+    for line in found.lines:
+        for job in line.done:
+            path = job.folder / "world.json"
+            if path.exists() and "foresee" in job.measures:
+                result = read_json(path, "a measured world model")
+                if result["kind"] == "world model":
+                    told = compare.scored(result)
+                    groups.setdefault((line.setting, str(told["feature_space"]), text_hash(str(told))), []).append(job)
+    shown = []
+    for (setting, _, key), jobs in groups.items():
+        drawn = folder / f"worlds-{key[:6]}"
+        try:
+            summary = compare.compare([job.folder for job in jobs], drawn)
+        except UserError as error:
+            shown.append({"title": setting, "table": str(error), "curves": "", "frames": ""})
+            continue
+        urls = {name: _url(drawn / f"{file}.png") for name, file in (("curves", "compare"), ("frames", "frames"))}
+        shown.append({"title": setting, "table": compare.compare_table(summary), **urls})
+    return shown
+
+
+def probes(found: Findings) -> list[str]:
+    """Latent-action tables, one for each row that has them; its first seed."""
+    paths = [line.done[0].folder / "probe.json" for line in found.lines if line.done and "probe" in line.done[0].measures]
+    return [probe_table(read_json(path, "a probed run")) for path in paths if path.exists()]
+
+
+def _url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def provenance(plan: Plan) -> dict[str, str]:
+    """Where the numbers come from."""
+    data: dict[str, str] = {}
+    for job in plan.cells:
+        if (job.folder / "export" / "policy.json").exists():
+            data |= read_json(job.folder / "export" / "policy.json", "an exported run")["data"]
+    versions = {name: version(name) for name in ("torch", "lightning", "diffusers", "transformers", "timm", "numpy")}
+    return {
+        "command": f"wmzoo study {plan.name}",
+        "wmzoo": __version__,
+        "packages": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "data": ", ".join(f"{name} {digest}" for name, digest in data.items()) or "none yet",
+        "checkpoint": "the last one, by rule",
+        "handles": f"seeds 0 to {plan.study.handles - 1} of each task, the same for every arm",
+    }

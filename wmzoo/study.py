@@ -1,0 +1,220 @@
+"""What is compared, and what has to be run for it?  Rows x settings x training seeds; every cell is a run that all studies share.
+
+A study is a file in experiments/ with a function `study(scale)`.  A cell is a run folder called after the hash of its configuration and
+of its data, as stages are; so what two studies have in common is run once, and a changed configuration can never meet a stale result.
+    runs/ARM-HASH/           the run; config.yaml, metrics.csv, export/ (run.py), eval.json (rollout.py), world.json (world.py)
+    runs/ARM-HASH/cell.json  what was measured, seconds, peak memory, threads, versions (work.py)
+    runs/stages/             what cells need beforehand, trained once
+    runs/studies/NAME/       plan.json, cells.csv, report.html
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from . import config
+from .collect import collect
+from .config import Experiment, Scale, with_fields
+from .data import Data
+from .episodes import open_task
+from .errors import UserError, unknown
+from .files import read_json, text_hash
+from .registry import arm, module
+from .run import named_stage
+from .tasks import resolve
+
+Measure = Literal["play", "foresee", "probe"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a study's tables: an arm, with some of its fields changed.
+
+    Attributes:
+        arm: its name.
+        fields: dotted names of fields and their values, as `wmzoo train` takes them.
+        only: the settings in which it is run; all of them unless given.
+    """
+
+    arm: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows x settings x training seeds on the same tasks and handles.
+
+    Attributes:
+        question: what it answers, in one sentence.
+        rows: by label.
+        baseline: label of the row that the others are compared with.
+        settings: changes that all rows share, by label, such as the number of demonstrations.
+        seeds: of training.
+        handles: start states of each task.
+        measures: policies are played, world models asked for futures, latent actions probed.
+        space: label of the row whose feature space judges all painted predictions; "" judges each in its own.
+    """
+
+    question: str
+    rows: Mapping[str, Row]
+    baseline: str
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    seeds: tuple[int, ...] = (0, 1, 2)
+    handles: int = 20
+    measures: tuple[Measure, ...] = ("play",)
+    space: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a stage, or a cell and how it is measured.
+
+    Attributes:
+        folder: of the run.
+        arm: what is trained.
+        needs: folders of the stages it starts from.
+        about: row, setting and seed of a cell; the name of a stage.
+        measures: of a cell.
+        handles: start states of each task.
+        space: run of the world model whose feature space judges painted predictions, or "".
+    """
+
+    folder: Path
+    arm: Experiment
+    needs: tuple[Path, ...]
+    about: tuple[str, ...]
+    measures: tuple[Measure, ...] = ()
+    handles: int = 0
+    space: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Trained and, if it is a cell, measured as asked."""
+        if not self.measures:
+            return (self.folder / "export" / "policy.json").exists()
+        path = self.folder / "cell.json"
+        return path.exists() and set(self.asked) <= set(read_json(path, "a cell")["measured"])
+
+    @property
+    def asked(self) -> list[str]:
+        """The measurements in words, as cell.json lists them."""
+        return [f"{what} {self.handles if what == 'play' else Path(self.space).name}".strip() for what in self.measures]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a study, each after what it stands on."""
+
+    name: str
+    study: Study
+    jobs: tuple[Job, ...]
+
+    @property
+    def cells(self) -> tuple[Job, ...]:
+        return tuple(job for job in self.jobs if job.measures)
+
+
+def study(name: str, scale: Scale = "small") -> Study:
+    """A study by its name.
+
+    Raises:
+        UserError: there is none, or a name in it is wrong.
+    """
+    found: Study = module("studies", name).study(scale)
+    for label in [found.baseline, *filter(None, [found.space])]:
+        if label not in found.rows:
+            raise UserError(f"study {name}: {label!r} is not one of its rows, {', '.join(found.rows)}")
+    return found
+
+
+def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...]) -> Study:
+    """The study with other training seeds, or with some of its rows and the baseline; the usual ones where none are given.
+
+    Raises:
+        UserError: it has no such row.
+    """
+    for label in rows:
+        if label not in found.rows:
+            raise unknown("row of this study", label, found.rows)
+    kept = {label: row for label, row in found.rows.items() if not rows or label in (*rows, found.baseline, found.space)}
+    return replace(found, seeds=seeds or found.seeds, rows=kept)
+
+
+def experiments(found: Study, scale: Scale, common: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, int], Experiment]]:
+    """Row, setting, seed and configuration of every cell; seeds come slowest, so that a study that is stopped is balanced."""
+    for seed in found.seeds:
+        for setting, changes in found.settings.items():
+            for label, row in found.rows.items():
+                if not row.only or setting in row.only:
+                    fields = {**common, **changes, **row.fields}
+                    yield (label, setting, seed), replace(with_fields(arm(row.arm, scale), fields), seed=seed)
+
+
+def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[str, Any]) -> Plan:
+    """What has to be run, in an order in which everything finds what it needs.  The data must have been collected.
+
+    Args:
+        common: fields that are changed in every cell.
+    """
+    jobs: dict[Path, Job] = {}
+    built = list(experiments(found, scale, common))
+    judges = {seed: str(cell_folder(e, runs)) for (label, _, seed), e in built if label == found.space}
+    for (label, setting, seed), experiment in sorted(built, key=lambda cell: cell[0][0] != found.space):  # stable; the judge comes first
+        checked(experiment)
+        before: dict[str, Path] = {}
+        for name_, stage in experiment.stages.items():
+            ours = config.for_stage(stage, experiment)
+            folder = named_stage(name_, ours, before, runs / "stages")
+            needs = tuple(path for label_, path in before.items() if f"stage:{label_}" in config.dump(ours))
+            jobs.setdefault(folder, Job(folder, config.from_stages(ours, before), needs, (name_,)))
+            before[name_] = folder
+        judge = judges[seed] if found.space and label != found.space else ""
+        waits = (*before.values(), *([Path(judge)] if judge else []))
+        folder = cell_folder(experiment, runs)
+        about = (label, setting, str(seed))
+        if folder in jobs:
+            raise UserError(
+                f"study {name}: {' and '.join(', '.join(filter(None, a)) for a in (jobs[folder].about, about))} are the same run"
+            )
+        jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge)
+    return Plan(name, found, tuple(jobs.values()))
+
+
+def checked(experiment: Experiment) -> None:
+    """`config.check`, once for all seeds and numbers of demonstrations."""
+    _checked(config.dump(replace(experiment, seed=0, data=replace(experiment.data, demos=1, videos=0))))
+
+
+@cache
+def _checked(text: str) -> None:
+    config.check(config.from_plain(yaml.safe_load(text)))
+
+
+def cell_folder(experiment: Experiment, runs: Path) -> Path:
+    """Where a cell lives: called after its configuration and its data."""
+    recorded = [open_task(Path(experiment.data.root) / str(experiment.data.size), task) for task in resolve(experiment.data.tasks)]
+    return runs / f"{experiment.name}-{text_hash(config.dump(experiment) + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+
+
+def missing_data(found: Study, scale: Scale, common: Mapping[str, Any], episodes: int) -> list[tuple[Data, str]]:
+    """Tasks that have not been recorded yet, each with the data settings that ask for it."""
+    asked = {(e.data.root, e.data.size, task): e.data for _, e in experiments(found, scale, common) for task in resolve(e.data.tasks)}
+
+    def lacks(root: str, size: int, task: str) -> bool:
+        try:
+            return len(open_task(Path(root) / str(size), task).episodes) < min(episodes, 2)
+        except UserError:
+            return True
+
+    return [(data, task) for (root, size, task), data in asked.items() if lacks(root, size, task)]
+
+
+def gather(found: Study, scale: Scale, common: Mapping[str, Any], episodes: int, processes: int) -> None:
+    """Record what has not been recorded yet."""
+    for data, task in missing_data(found, scale, common, episodes):
+        collect((task,), Path(data.root), data.size, episodes, processes)

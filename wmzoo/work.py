@@ -1,0 +1,93 @@
+"""What does a worker do for one job of a study?  It trains a run from wherever it stopped, measures it, and writes down what that cost."""
+
+import csv
+import os
+import platform
+import resource
+import sys
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import __version__, probe, rollout, world
+from .files import alone_in, read_json, write_json
+from .interfaces import LatentActions
+from .run import foresees, outline, plays, train
+from .study import Job
+from .tasks import resolve
+
+
+def work(job: Job) -> None:
+    """Train the run and measure it.  Whoever comes while another process works on it waits, and then finds it done."""
+    folder, queue = job.folder, job.folder / "queue"
+    queue.mkdir(parents=True, exist_ok=True)
+    with alone_in(queue, wait=True):
+        if not (folder / "export" / "policy.json").exists():
+            train(job.arm, folder)
+        if job.done:
+            return
+        start, before, names = time.monotonic(), known(folder), resolve(job.arm.data.tasks)
+        if "play" in job.measures and plays(folder) and handles_played(folder) < job.handles:
+            rollout.evaluate(folder, names, job.handles, processes=1)
+        if "play" in job.measures and plays(folder) and not (folder / "videos" / f"{names[0]}-handle-0.mp4").exists():
+            rollout.film(folder, names)
+        if "foresee" in job.measures and foresees(folder):
+            world.evaluate(folder, space=Path(job.space) if job.space else None)
+        if "probe" in job.measures and has_latent_actions(folder):
+            probe.probe(folder)
+        measuring = time.monotonic() - start + before.get("seconds", {}).get("measure", 0.0)
+        facts = {
+            "arm": job.arm.name,
+            "seed": job.arm.seed,
+            "measured": [*before.get("measured", []), *job.asked],
+            "seconds": {"train": trained_seconds(folder), "measure": round(measuring, 1)},
+            "peak_bytes": max(peak_memory(), before.get("peak_bytes", 0)),
+            "threads": os.environ.get("OMP_NUM_THREADS", ""),
+            "machine": platform.machine(),
+            "versions": {"wmzoo": __version__, **{name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")}},
+        }
+        write_json(folder / "cell.json", facts)
+
+
+def has_latent_actions(folder: Path) -> bool:
+    """True if a finished run has a latent action model."""
+    return any(isinstance(part, LatentActions) for part in outline(folder).modules())
+
+
+def known(folder: Path) -> dict[str, Any]:
+    """What an earlier study has written down."""
+    path = folder / "cell.json"
+    return read_json(path, "a cell") if path.exists() else {}
+
+
+def handles_played(folder: Path) -> int:
+    """Start states of each task on which the run was played."""
+    path = folder / "eval.json"
+    if not path.exists():
+        return 0
+    return min(row["n"] for row in read_json(path, "an evaluated run")["tasks"].values())
+
+
+def trained_seconds(folder: Path) -> float:
+    """Seconds of training, stages left out, over all the times it was begun."""
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+def peak_memory() -> int:
+    """Bytes that this process, or its largest child, held at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def end_with_standard_input() -> None:
+    """Let this process end when whoever holds the other end of its standard input does, even if that was killed."""
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
