@@ -8,10 +8,10 @@ from wmzoo.config import Scale
 from wmzoo.study import Row, Study
 
 ARMS = (
-    *("policy", "policy_embedding", "diffusion_policy", "bc"),
+    *("policy", "policy_embedding", "diffusion_policy"),
     *("flare", "flare_off", "flare_current", "flare_shuffled", "flare_frozen"),
     *("lara", "lara_off", "lara_frozen", "lara_current", "lara_shuffled", "lapa"),
-    *("bc_rla", "bc_rla_off", "bc_rla_current", "bc_rla_shuffled", "policy_rla", "uwm_rla"),
+    *("policy_rla", "uwm_rla"),
     *("uwm", "uwm_off", "uwm_current", "uwm_shuffled", "pad", "gr1"),
     *("flare_lara", "flare_rla", "uwm_flare", "uwm_lara"),
 )

@@ -23,7 +23,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"tasks", "features", "compose"},
     {"data", "collect"},
     {"config"},
-    {"module", "registry", "flops"},
+    {"module", "registry", "flops", "loggers"},
     {"run", "doctor"},
     {"rollout", "probe", "compare"},
     {"bench", "demo", "world"},
@@ -31,6 +31,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"work", "launch"},
     {"findings", "watch"},
     {"report"},
+    {"ledger"},
     {"cli"},
     {"__main__"},
 ]

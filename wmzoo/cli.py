@@ -67,14 +67,15 @@ def collect(tasks: tuple[str, ...] = ("mw3",), episodes: int = 60, size: int = 9
 
 
 def train(arguments: list[str]) -> None:
-    """Train an arm into a folder: wmzoo train ARM --out DIR [--scale S] [--tasks ...] [--seed N] [any field of the arm].
+    """Train an arm into a folder: wmzoo train ARM --out DIR [--scale S] [--tasks ...] [--log tensorboard wandb] [any field of the arm].
 
     ARM is a name from `wmzoo list` or a config.yaml.  The same command resumes a run that was killed.
     """
     from .run import train
 
-    experiment, out = parse_train(arguments)
-    train(experiment, out)
+    told, rest = _take_many(arguments, "--log")
+    experiment, out = parse_train(rest)
+    train(experiment, out, told)
 
 
 def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
@@ -218,6 +219,7 @@ def study(
     scale: Scale = "small",
     seeds: tuple[int, ...] = (),
     rows: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
     change: tuple[str, ...] = (),
     plan: bool = False,
     processes: int = CORES,
@@ -234,6 +236,7 @@ def study(
         scale: of every arm.
         seeds: training seeds instead of the study's own.
         rows: only these rows, and the baseline.
+        settings: only these settings.
         change: fields changed in every cell, such as optim.steps=500 data.tasks=[toy].
         plan: show what would be run and about how long it takes, and stop.
         processes: jobs at once; with Ray and SLURM as many as may be waiting there.
@@ -250,7 +253,7 @@ def study(
     from .study import study as named
     from .watch import Watcher, outline
 
-    chosen: Study = restricted(named(name, scale), seeds, rows)
+    chosen: Study = restricted(named(name, scale), seeds, rows, settings)
     changes = _changes(change)
     for flag, value in (("--processes", processes), ("--threads", threads), ("--episodes", episodes)):
         _positive(flag, value)
@@ -299,6 +302,25 @@ def cell(folder: Positional[str], measures: tuple[Measure, ...] = (), handles: i
     if tied:
         end_with_standard_input()
     work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space))
+
+
+def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bool = False) -> None:
+    """The ledger: what the papers claim, the study that tests it, what was found, at which n.
+
+    Args:
+        runs: folder of all runs.
+        scale: of the arms.
+        write: a page that has a place for the table; a CSV of it is written to docs/results/claims.csv.
+        json: print one object a claim.
+    """
+    from .files import write_atomically
+    from .ledger import known, table, write_into
+
+    rows = table(known(Path(runs), scale), scale)
+    if write:
+        write_into(Path(write), rows)
+        write_atomically(Path(write).parent / "docs" / "results" / "claims.csv", lambda draft: draft.write_text(rows.csv))
+    _show([dict(zip(rows.head, row, strict=True)) for row in rows.rows], json, lambda: rows.markdown)
 
 
 def power(
@@ -352,6 +374,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "study": study,
     "cell": cell,
+    "claims": claims,
     "power": power,
     "demo": demo,
 }

@@ -222,7 +222,7 @@ def median(values: Sequence[float]) -> float | None:
 
 def verdict(low: float, high: float) -> str:
     """What an interval of a difference allows to say."""
-    return "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
 
 def sentence(line: Line, baseline: str) -> str:
@@ -234,7 +234,8 @@ def sentence(line: Line, baseline: str) -> str:
     runs = f"{gap.seeds} training seed{'s' * (gap.seeds > 1)} x {handles} handles"
     caution = "" if gap.seeds >= 3 else "; with fewer than three seeds this is about these networks, not about the method"
     told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
-    return f"{line.label}{place} is {verdict(gap.low, gap.high)} {baseline} at n = {runs}: {told}{caution}."
+    word = verdict(gap.low, gap.high)
+    return f"{line.label}{place} is {word} {'from' if word.startswith('not') else 'than'} {baseline} at n = {runs}: {told}{caution}."
 
 
 def curves(job: Job, terms: Sequence[str]) -> tuple[str, np.ndarray, np.ndarray] | None:

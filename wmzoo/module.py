@@ -202,7 +202,7 @@ def bf16_is_fast() -> bool:
     return capability.startswith("AVX512") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], checkpoint: str | None) -> None:
+def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], loggers: list[Any], checkpoint: str | None) -> None:
     """Train to the last step, from a checkpoint if there is one."""
     keep_freed_memory()
     trainer = L.Trainer(
@@ -215,7 +215,7 @@ def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], chec
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=False,
+        logger=loggers,
         devices=1,
         callbacks=callbacks,
     )

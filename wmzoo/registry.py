@@ -12,8 +12,8 @@ from . import config, tasks
 from .config import Experiment, Scale
 from .errors import unknown
 
-ROOMS = {"arms": "experiments", "studies": "experiments", "objectives": "objectives", "models": "models"}
-ENTRIES = {"arms": "config", "studies": "study"}  # the function that makes a file of experiments/ one or the other
+ROOMS = {"arms": "experiments", "studies": "experiments", "claims": "experiments", "objectives": "objectives", "models": "models"}
+ENTRIES = {"arms": "config", "studies": "study", "claims": "claims"}  # the function that makes a file of experiments/ one of them
 
 
 def members(kind: str) -> dict[str, str]:

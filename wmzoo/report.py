@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from . import __version__, compare, registry
 from .errors import UserError
 from .files import read_json, text_hash, write_atomically, write_json
-from .findings import Findings, Line, Rate, curves, find, sentence
+from .findings import Findings, Line, Rate, curves, find, sentence, verdict
 from .launch import State
 from .probe import table as probe_table
 from .study import Job, Plan
@@ -115,8 +115,8 @@ def differences(found: Findings) -> Table:
         gap = line.gap
         told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
         pairs = f"{gap.seeds} seeds x {gap.n // gap.seeds} handles"
-        word = sentence(line, found.baseline).split(" is ", 1)[1].split(f" {found.baseline}")[0]
-        rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
+        verdict_ = verdict(gap.low, gap.high)
+        rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, verdict_))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
     note = f"Paired by training seed and handle; intervals and p are corrected by Holm for the {len(rows)} comparisons of this study."
     return Table("differences", head, tuple(rows), note)
@@ -263,7 +263,7 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
         axes.plot([n / each for n in line.by_seed], [i] * len(line.by_seed), "|", color="C1", ms=9)
     axes.set(yticks=range(len(lines)), yticklabels=[place(line) for line in lines], xlim=(0, 1))
     axes.set_xlabel("success; line: 95% interval, bars: training seeds")
-    axes.invert_yaxis()
+    axes.set_ylim(len(lines) - 0.5, -0.5)
 
 
 def forest(axes: Axes, found: Findings) -> None:
@@ -280,7 +280,7 @@ def forest(axes: Axes, found: Findings) -> None:
     reach = max(0.3, min(1.0, 1.1 * max(max(abs(line.gap.low), abs(line.gap.high)) for line in lines if line.gap)))
     axes.set(yticks=range(len(lines)), yticklabels=labels, xlim=(-reach, reach))
     axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm")
-    axes.invert_yaxis()
+    axes.set_ylim(len(lines) - 0.5, -0.5)
 
 
 def learning(found: Findings) -> Picture | None:

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -36,14 +36,18 @@ from .episodes import open_task
 from .errors import UserError
 from .files import alone_in, exported, read_json, text_hash, write_atomically, write_json
 from .interfaces import Denoiser, Sizes, View
+from .loggers import loggers
 from .module import ZooData, ZooModule, run_loop
 from .tasks import resolve
 
 SETTLING = 16  # training batches on which statistics of frozen features are measured
 
 
-def train(arm: Experiment, out: Path) -> None:
+def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     """Train an arm into a folder, from where it stopped; then export what plays.
+
+    Args:
+        told: loggers besides metrics.csv (loggers.py).
 
     Raises:
         UserError: the folder holds another run or another process trains in it, or the data is not there.
@@ -55,6 +59,7 @@ def train(arm: Experiment, out: Path) -> None:
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         raise UserError(f"{checkpoint} is damaged; delete it to train from the beginning")
     config.check(arm)
+    also = loggers(told, out, arm)
     if arm.start != "none" and not arm.start.startswith("stage:"):
         finished(Path(arm.start))
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
@@ -77,7 +82,8 @@ def train(arm: Experiment, out: Path) -> None:
         write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        run_loop(module, ZooData(windows, arm.optim), [Keeper(out, arm.optim.steps)], str(checkpoint) if checkpoint.exists() else None)
+        data, keeper = ZooData(windows, arm.optim), Keeper(out, arm.optim.steps)
+        run_loop(module, data, [keeper], also, str(checkpoint) if checkpoint.exists() else None)
         if module.average is not None:
             module.average.copy_to(hybrid)
         export(arm, hybrid, windows, out / "export", [folder.name for folder in stages.values()])

@@ -132,17 +132,21 @@ def study(name: str, scale: Scale = "small") -> Study:
     return found
 
 
-def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...]) -> Study:
-    """The study with other training seeds, or with some of its rows and the baseline; the usual ones where none are given.
+def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...], settings: tuple[str, ...] = ()) -> Study:
+    """The study with other training seeds, or with some of its rows and the baseline, or settings; all where none are given.
 
     Raises:
-        UserError: it has no such row.
+        UserError: it has no such row or setting.
     """
+    for label in settings:
+        if label not in found.settings:
+            raise unknown("setting of this study", label, found.settings)
     for label in rows:
         if label not in found.rows:
             raise unknown("row of this study", label, found.rows)
     kept = {label: row for label, row in found.rows.items() if not rows or label in (*rows, found.baseline, found.space)}
-    return replace(found, seeds=seeds or found.seeds, rows=kept)
+    chosen = {label: changes for label, changes in found.settings.items() if not settings or label in settings}
+    return replace(found, seeds=seeds or found.seeds, rows=kept, settings=chosen)
 
 
 def experiments(found: Study, scale: Scale, common: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, int], Experiment]]:
@@ -187,7 +191,15 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
 
 def checked(experiment: Experiment) -> None:
     """`config.check`, once for all seeds and numbers of demonstrations."""
-    _checked(config.dump(replace(experiment, seed=0, data=replace(experiment.data, demos=1, videos=0))))
+    _checked(
+        config.dump(
+            replace(
+                experiment,
+                seed=0,
+                data=replace(experiment.data, demos=min(1, experiment.data.demos), videos=min(0, experiment.data.videos)),
+            )
+        )
+    )
 
 
 @cache

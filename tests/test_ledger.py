@@ -1,0 +1,116 @@
+"""The ledger: every claim names a study, rows and settings that exist; a verdict is what its intervals allow."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wmzoo import ledger
+from wmzoo.errors import UserError
+from wmzoo.files import write_json
+from wmzoo.ledger import Claim, claims, compared, judged, saved, table, word, write_into
+from wmzoo.registry import arm
+from wmzoo.rollout import Played, summary
+from wmzoo.study import Job, study
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_all_claims_of_the_protocol_are_there() -> None:
+    assert [claim.number for claim in claims()] == list(range(1, 24))
+
+
+@pytest.mark.parametrize("claim", [claim for claim in claims() if claim.study], ids=lambda claim: str(claim.number))
+def test_a_claim_names_what_its_study_has(claim: Claim) -> None:
+    found = study(claim.study, "small")
+    assert {claim.ours, *claim.theirs} <= found.rows.keys()
+    assert set(claim.settings) <= found.settings.keys()
+    for row in (claim.ours, *claim.theirs):
+        only = found.rows[row].only
+        assert not only or set(claim.settings) <= set(only)
+    assert len(claim.settings) == (2 if claim.measure == "few less many" else 1)
+    assert ("foresee" if claim.measure == "l1" else "play") in found.measures
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([(0.1, 0.2)], "holds"),
+        ([(0.1, 0.2), (-0.1, 0.2)], "not distinguishable"),
+        ([(0.1, 0.2), (-0.2, -0.1)], "fails"),
+        ([(0.0, 0.2)], "not distinguishable"),
+    ],
+)
+def test_words(ends: list[tuple[float, float]], expected: str) -> None:
+    assert word(ends) == expected
+
+
+def cell(folder: Path, about: tuple[str, str, str], good: int) -> Job:
+    handles = [Played(task, i, i < good, 9, 3.0) for task in ("toy-red", "toy-blue") for i in range(20)]
+    write_json(folder / "eval.json", summary(handles))
+    write_json(folder / "cell.json", {"measured": ["play 20"]})
+    return Job(folder, arm("policy", "tiny"), (), about, ("play",), 20)
+
+
+def test_a_gain_that_grows_is_a_difference_of_differences(tmp_path: Path) -> None:
+    """Few: 12 against 4 of 20, many: 16 against 14: (.4) - (.1) = .3; a seed that one of the four cells lacks does not count."""
+    goods = {("ours", "few"): 12, ("theirs", "few"): 4, ("ours", "many"): 16, ("theirs", "many"): 14}
+    cells = {key: [cell(tmp_path / f"{'-'.join(key)}-{seed}", (*key, str(seed)), good) for seed in range(3)] for key, good in goods.items()}
+    claim = Claim(3, "x", "grows", "", "s", "ours", ("theirs",), ("few", "many"), "few less many")
+    (tmp_path / "theirs-many-2" / "cell.json").unlink()
+    found = compared(claim, cells, "theirs")
+    assert found is not None
+    assert found[0].mean == pytest.approx(0.3)
+    assert found[1] == "2 seeds x 40 handles"
+    (tmp_path / "theirs-many-1" / "cell.json").unlink()
+    assert compared(claim, cells, "theirs") is None, "one seed is no claim about a method"
+
+
+def test_smaller_errors_are_better(tmp_path: Path) -> None:
+    """Ours is off by .1, theirs by .3, on every window and seed: .2 nearer, in the shared space where there is one."""
+    cells = {}
+    for row, error in (("ours", 0.1), ("theirs", 0.3)):
+        for seed in range(2):
+            job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
+            ahead = job.arm.data.horizon
+            key = f"prediction/{ahead}/{'space l1' if row == 'theirs' else 'l1'}"
+            extra = {f"prediction/{ahead}/l1": np.full(8, 9.0)} if row == "theirs" else {}
+            np.savez(job.folder / "world.npz", **{key: np.full(8, error), **extra, "task": np.zeros(8), "episode": np.arange(8) // 2})
+            cells.setdefault((row, ""), []).append(job)
+    found = compared(Claim(16, "x", "nearer", "", "s", "ours", ("theirs",), ("",), "l1"), cells, "theirs")
+    assert found is not None
+    assert found[0].mean == pytest.approx(0.2)
+    assert found[1] == "2 seeds x 8 windows of 4 episodes"
+
+
+def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tested,) = (claim for claim in claims() if claim.number == 1)
+    assert judged(tested, tmp_path, "small").verdict == "not run"
+    assert judged(replace(tested, study=""), tmp_path, "small").verdict == "untested"
+
+
+def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{ledger.START}\nold\n{ledger.END}\nafter\n")
+    rows = table([judged(Claim(1, "x", "says | so", "9%"), tmp_path, "small")], "small")
+    write_into(page, rows)
+    text = page.read_text()
+    assert text.startswith(f"before\n{ledger.START}\n| ")
+    assert text.endswith(f"{ledger.END}\nafter\n")
+    assert "old" not in text
+    assert "untested" in text
+    (tmp_path / "t.csv").write_text(rows.csv)
+    assert saved(tmp_path / "t.csv", rows.note) == rows
+    with pytest.raises(UserError, match="has no place for the claims"):
+        write_into(ROOT / "LICENSE", rows)
+
+
+def test_the_table_of_the_readme_was_generated() -> None:
+    """What stands in README.md is docs/results/claims.csv, to the letter."""
+    text = (ROOT / "README.md").read_text()
+    inside = text.partition(ledger.START)[2].partition(ledger.END)[0].strip()
+    note = re.findall(r"^Scale: .*$", inside, re.MULTILINE)[0]
+    assert inside == saved(ROOT / "docs" / "results" / "claims.csv", note).markdown.strip()

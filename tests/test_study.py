@@ -1,0 +1,492 @@
+"""A study: what is planned, what is shared, what happens when a job fails or everything is killed, and what may be said in the end."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wmzoo import config, launch, registry, report
+from wmzoo.config import with_fields
+from wmzoo.errors import UserError
+from wmzoo.files import read_json, write_json
+from wmzoo.findings import find, sentence, verdict
+from wmzoo.launch import State
+from wmzoo.rollout import Played, summary
+from wmzoo.study import Job, Plan, Row, Study, planned, restricted, study
+from wmzoo.watch import Watcher, outline
+
+CHANGES = {"optim.steps": 4, "optim.chapter": 2, "data.demos": 3, "data.batch": 8}
+SMALL = Study(
+    question="Is it planned?",
+    rows={"policy": Row("policy"), "flare": Row("flare"), "flare, tap .25": Row("flare", {"objectives.flare.config.tap": 0.25})},
+    baseline="policy",
+    settings={"few": {"data.demos": 2}, "many": {"data.demos": 3}},
+    seeds=(0, 1),
+    handles=4,
+)
+
+
+def plan(toy_data: Path, runs: Path, what: Study = SMALL, changes: dict[str, Any] | None = None) -> Plan:
+    """A study on the toy, planned."""
+    return planned("small", what, runs, "tiny", {**CHANGES, "data.root": str(toy_data), **(changes or {})})
+
+
+@pytest.fixture
+def without_demos() -> dict[str, Any]:
+    return {key: value for key, value in CHANGES.items() if key != "data.demos"}
+
+
+# What is planned
+
+
+def test_every_cell_is_planned_once_after_what_it_stands_on(toy_data: Path, tmp_path: Path) -> None:
+    """3 rows x 2 settings x 2 seeds; one embedding for each number of demonstrations, which both rows and both seeds share."""
+    jobs = plan(toy_data, tmp_path).jobs
+    cells = [job for job in jobs if job.measures]
+    stages = [job for job in jobs if not job.measures]
+    assert len(cells) == len({job.folder for job in cells}) == 12
+    assert [job.about for job in stages] == [("embedding",), ("embedding",)]
+    assert [job.about[2] for job in cells] == ["0"] * 6 + ["1"] * 6, "seeds come slowest: a study that is stopped is balanced"
+    seen: set[Path] = set()
+    for job in jobs:
+        assert set(job.needs) <= seen, job.about
+        seen.add(job.folder)
+    assert {job.arm.data.demos for job in cells} == {2, 3}
+
+
+def test_two_studies_share_what_they_have_in_common(toy_data: Path, tmp_path: Path) -> None:
+    """The hash of configuration and data decides; a changed field, other data or another seed is another run."""
+    one = {job.folder for job in plan(toy_data, tmp_path).cells}
+    two = {job.folder for job in plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy")}, seeds=(1, 2))).cells}
+    assert len(one & two) == 2, "seed 1 in both settings"
+    assert not one & {job.folder for job in plan(toy_data, tmp_path, changes={"optim.lr": 0.5}).cells}
+    other = tmp_path / "other"
+    shutil.copytree(toy_data, other)
+    manifest = other / "32" / "toy-red" / "manifest.json"
+    write_json(manifest, {**read_json(manifest, "a data set"), "hash": "0" * 16})
+    moved = {job.folder.name for job in plan(other, tmp_path).cells}
+    assert not moved & {folder.name for folder in one}
+
+
+def test_a_judge_comes_first(toy_data: Path, tmp_path: Path) -> None:
+    """Painted predictions are scored in the space of another row of the same seed, which must be there before."""
+    rows = {"policy": Row("policy"), "flare": Row("flare")}
+    jobs = plan(toy_data, tmp_path, replace(SMALL, rows=rows, space="flare", measures=("foresee",))).cells
+    judged = [job for job in jobs if job.about[0] == "policy"]
+    for job in judged:
+        judge = next(other for other in jobs if str(other.folder) == job.space)
+        assert judge.about[1:] == ("many", job.about[2])
+        assert judge.folder in job.needs
+    assert jobs[0].about[0] == "flare"
+
+
+@pytest.mark.parametrize("name", sorted(registry.members("studies")))
+def test_every_study_names_arms_and_fields_that_exist(name: str) -> None:
+    for scale in ("tiny", "small"):
+        found = study(name, scale)
+        for row in found.rows.values():
+            for changes in found.settings.values():
+                with_fields(registry.arm(row.arm, scale), {**changes, **row.fields})
+            assert set(row.only) <= set(found.settings)
+
+
+def test_what_does_not_exist_is_one_line_with_a_hint(toy_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown study 'quik'; did you mean 'quick'"):
+        study("quik")
+    with pytest.raises(UserError, match=r"unknown row of this study 'flair'; did you mean 'flare'"):
+        restricted(SMALL, (), ("flair",))
+    with pytest.raises(UserError, match=r"unknown field of data 'demo'; did you mean 'demos'"):
+        with_fields(registry.arm("policy", "tiny"), {"data.demo": 3})
+    with pytest.raises(UserError, match=r"data\.demos must be int, not 'three'"):
+        with_fields(registry.arm("policy", "tiny"), {"data.demos": "three"})
+    with pytest.raises(UserError, match="the same run"):
+        plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy"), "again": Row("policy")}))
+    with pytest.raises(UserError, match=r"--data.demos must be at least 1"):
+        plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 0}}))
+
+
+def test_fields_change_and_nothing_else() -> None:
+    arm = registry.arm("flare", "tiny")
+    changed = with_fields(arm, {"objectives.flare.config.tap": 0.5, "objectives.flare.weight": 0.1, "stages.embedding.optim.steps": 7})
+    assert changed.objectives["flare"].config.tap == 0.5  # type: ignore[attr-defined]
+    assert (changed.objectives["flare"].weight, changed.stages["embedding"].optim.steps) == (0.1, 7)
+    assert with_fields(changed, {"objectives.flare.config.tap": 0.75, "objectives.flare.weight": 0.2}).objectives == arm.objectives
+
+
+def test_restricted_keeps_the_baseline() -> None:
+    few = restricted(SMALL, (5,), ("flare",))
+    assert (list(few.rows), few.seeds) == (["policy", "flare"], (5,))
+    assert restricted(SMALL, (), ()) == SMALL
+    assert list(restricted(SMALL, (), (), ("many",)).settings) == ["many"]
+    with pytest.raises(UserError, match="unknown setting of this study 'man'; did you mean 'many'"):
+        restricted(SMALL, (), (), ("man",))
+
+
+def test_the_plan_in_words(toy_data: Path, tmp_path: Path) -> None:
+    """Counts of cells and stages, and a time that falls as runs of the kind are known to be fast."""
+    what = plan(toy_data, tmp_path)
+    said = outline(what, tmp_path, 2)
+    assert "12, of which 0 are there already" in said
+    assert "2, of which 0 are there already" in said
+    assert re.search(r"time +about \d", said)
+
+
+# What is run
+
+
+class Fake:
+    """Runs nothing: writes what a finished job leaves, or fails."""
+
+    def __init__(self, broken: set[str]) -> None:
+        self.broken, self.asked = broken, list[str]()
+
+    def __call__(self, words: list[str], log: Path) -> "Future[str]":
+        folder = Path(words[1])
+        self.asked.append(folder.name)
+        future: Future[str] = Future()
+        if folder.name in self.broken:
+            future.set_result("exit code 1: out of memory")
+            return future
+        write_json(folder / "export" / "policy.json", {"data": {"toy-red": "0"}})
+        if "--measures" in words:
+            handles = int(words[words.index("--handles") + 1])
+            measured = [f"play {handles}"]
+            write_json(folder / "cell.json", {"measured": measured, "seconds": {"train": 60.0}, "peak_bytes": 1e9})
+            write_json(folder / "eval.json", summary([Played("toy-red", i, i % 2 == 0, 9, 3.0) for i in range(handles)]))
+        future.set_result("")
+        return future
+
+
+def told_nothing(state: dict[Path, State], failed: dict[Path, str]) -> None:
+    pass
+
+
+def test_a_failure_stops_what_stands_on_it_and_nothing_else(toy_data: Path, tmp_path: Path) -> None:
+    """The embedding of one setting fails: its flare cells are not run and say why; every other cell is."""
+    what = plan(toy_data, tmp_path)
+    broken = next(job for job in what.jobs if not job.measures)
+    seen: list[dict[Path, State]] = []
+    fake = Fake({broken.folder.name})
+    failed = launch.run(what, fake, lambda state, _: seen.append(dict(state)))
+    lost = [job for job in what.cells if broken.folder in job.needs]
+    assert len(lost) == 4
+    assert failed[broken.folder] == "exit code 1: out of memory"
+    assert all(failed[job.folder] == f"it stands on {broken.folder.name}, which failed" for job in lost)
+    assert sum(job.done for job in what.cells) == 8
+    assert {seen[-1][job.folder] for job in lost} == {"not run"}
+    assert seen[-1][broken.folder] == "failed"
+    again = Fake(set())
+    assert launch.run(what, again, told_nothing) == {}
+    assert sorted(again.asked) == sorted([broken.folder.name, *(job.folder.name for job in lost)]), "nothing is run twice"
+
+
+def test_a_job_without_a_result_has_failed(toy_data: Path, tmp_path: Path) -> None:
+    """A worker that ends well and leaves nothing is not believed."""
+    what = plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy")}, seeds=(0,)))
+
+    def idle(words: list[str], log: Path) -> "Future[str]":
+        future: Future[str] = Future()
+        future.set_result("")
+        return future
+
+    assert set(launch.run(what, idle, told_nothing).values()) == {"it ended without a result"}
+
+
+def test_a_folder_with_another_run_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    job = plan(toy_data, tmp_path).jobs[0]
+    job.folder.mkdir()
+    (job.folder / "config.yaml").write_text("something else")
+    with pytest.raises(UserError, match="holds another run than its name says"):
+        launch.prepare(job)
+
+
+def test_a_command_that_fails_says_its_last_line(tmp_path: Path) -> None:
+    """Exit code and the line that says why; what it printed lies in its log."""
+    wrong = launch.call(["card", "flair"], tmp_path / "log.txt", 1, tmp_path)
+    assert re.fullmatch(r"exit code 2: unknown card 'flair'; did you mean .*", wrong)
+    assert "flair" in (tmp_path / "log.txt").read_text()
+    assert launch.call(["card", "flare"], tmp_path / "log.txt", 1, tmp_path) == ""
+
+
+def test_an_engine_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"ray is not installed; type: pip install 'wmzoo\[ray\]'"), launch.launcher("ray", 1, 1, "local"):
+        pass
+
+
+def test_more_handles_are_asked_for_again(tmp_path: Path) -> None:
+    """A cell that was played on 10 handles is not done for a study that asks for 20, and is for one that asks for 10."""
+    write_json(tmp_path / "cell.json", {"measured": ["play 10"]})
+    job = Job(tmp_path, registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("play",), 10)
+    assert job.done
+    assert not replace(job, handles=20).done
+    assert not replace(job, measures=("play", "foresee")).done
+
+
+# What may be said
+
+
+def played_as(plan: Plan, rates: dict[str, float], seeds: tuple[str, ...] = ("0", "1")) -> None:
+    """Leave results: every row succeeds on the first part of its handles."""
+    for job in plan.cells:
+        if job.about[0] in rates and job.about[2] in seeds:
+            good = round(rates[job.about[0]] * job.handles)
+            handles = [Played(task, i, i < good, 9, 3.0) for task in ("toy-red", "toy-blue") for i in range(job.handles)]
+            write_json(job.folder / "eval.json", summary(handles))
+            facts = {"measured": job.asked, "seconds": {"train": 60.0}, "peak_bytes": 1e9}
+            write_json(job.folder / "cell.json", facts)
+            write_json(job.folder / "export" / "policy.json", {"data": {"toy-red": "0123"}})
+
+
+def test_rates_differences_and_missing_cells(toy_data: Path, tmp_path: Path) -> None:
+    """policy 10 of 40, flare 30 of 40 in both seeds: + .5, sure; the third row was not run, and every table says so."""
+    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}))
+    played_as(what, {"policy": 0.25, "flare": 0.75})
+    found = find(what, {}, {})
+    policy, flare, third = found.lines
+    assert policy.rate is not None
+    assert (policy.rate.successes, policy.rate.n, policy.by_seed) == (40, 160, (20, 20))
+    assert policy.gap is None
+    assert flare.gap is not None
+    assert flare.gap.mean == pytest.approx(0.5)
+    assert (flare.gap.seeds, flare.gap.n, flare.gap.improves) == (2, 160, 1.0)
+    assert flare.gap.low > 0
+    assert (third.rate, third.gap, third.missing) == (None, None, 2)
+    assert sentence(flare, "policy").startswith("flare is better than policy at n = 2 training seeds x 80 handles: +0.50 [")
+    assert "fewer than three seeds" in sentence(flare, "policy")
+    assert sentence(third, "policy") == "flare, tap .25: nothing to compare yet."
+    for table in report.tables(found):
+        assert any(row[0] == "flare, tap .25" for row in table.rows), table.name
+    assert [row[-1] for row in report.success(found).rows] == ["", "", "2 of 2 cells missing"]
+    assert report.headline(found) == "4 of 6 cells are done. Better than policy: flare; 0 not distinguishable."
+
+
+def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) -> None:
+    what = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}))
+    played_as(what, {"policy": 0.25}, seeds=("1",))
+    played_as(what, {"flare": 0.75})
+    gap = find(what, {}, {}).lines[1].gap
+    assert gap is not None
+    assert gap.seeds == 1
+    assert "missing" in report.success(find(what, {}, {})).rows[0][-1]
+
+
+def test_every_verdict_agrees_with_its_interval(toy_data: Path, tmp_path: Path) -> None:
+    """For many results: the word of the sentence is what the printed numbers allow, and Holm's p-value says the same."""
+    what = plan(toy_data, tmp_path, replace(SMALL, handles=20, settings={"": {"data.demos": 3}}, seeds=(0, 1, 2)))
+    said = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rates = dict(zip(what.study.rows, rng.choice([0.1, 0.3, 0.5, 0.8], size=3), strict=True))
+        for job in what.cells:
+            drawn = rng.random((2, job.handles)) < rates[job.about[0]]
+            handles = [Played(t, i, bool(drawn[k, i]), 9, 3.0) for k, t in enumerate(("toy-red", "toy-blue")) for i in range(job.handles)]
+            write_json(job.folder / "eval.json", summary(handles))
+            write_json(job.folder / "cell.json", {"measured": job.asked, "seconds": {"train": 1.0}, "peak_bytes": 1})
+        for line in find(what, {}, {}).lines[1:]:
+            text = sentence(line, "policy")
+            low, high = map(float, re.findall(r"\[([-+.\d]+), ([-+.\d]+)\]", text)[0])
+            word = next(w for w in ("not distinguishable from", "better than", "worse than") if f" is {w} policy" in text)
+            allowed = {"better than": low >= 0, "worse than": high <= 0, "not distinguishable from": low <= 0 <= high}
+            assert allowed[word], text
+            assert line.gap is not None
+            assert (line.gap.p < 0.05) == (word != "not distinguishable from")
+            said.add(word)
+    assert len(said) == 3, "all three words were tried"
+    assert [verdict(*ends) for ends in ((0.01, 0.2), (-0.2, -0.01), (-0.1, 0.1), (0.0, 0.1))] == [
+        "better", "worse", "not distinguishable", "not distinguishable"
+    ]  # fmt: skip
+
+
+def test_tables_in_three_forms(toy_data: Path, tmp_path: Path) -> None:
+    table = report.Table("t", ("arm", "50% | x"), (("flare_off", "a, b"),), "Note.")
+    assert table.markdown == "| arm | 50% \\| x |\n| --- | --- |\n| flare_off | a, b |\n\nNote.\n"
+    assert table.csv == 'arm,50% | x\nflare_off,"a, b"\n'
+    assert r"flare\_off & a, b \\" in table.latex
+    assert r"50\% | x" in table.latex
+
+
+def test_a_report_of_nothing_is_a_report(toy_data: Path, tmp_path: Path) -> None:
+    """Before the first cell: the page is there and says that nothing is."""
+    page = report.write(plan(toy_data, tmp_path), tmp_path, {}, {}).read_text()
+    assert "0 of 12 cells are done; nothing can be compared yet." in page
+    assert page.count("not run") >= 12
+
+
+def test_what_failed_stands_in_the_page(toy_data: Path, tmp_path: Path) -> None:
+    what = plan(toy_data, tmp_path)
+    page = report.write(what, tmp_path, {}, {what.cells[0].folder: "exit code 1: <out of memory>"}).read_text()
+    assert "exit code 1: &lt;out of memory&gt;" in page, "and what is not ours is escaped"
+
+
+def test_watcher_without_a_terminal_prints_a_line_for_each_end(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    what = plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy")}, seeds=(0,)))
+    one, two = (job.folder for job in what.cells)
+    watcher = Watcher(what)
+    assert not watcher.told({one: "waiting", two: "waiting"}, {})
+    assert watcher.told({one: "done", two: "running"}, {})
+    assert watcher.told({one: "done", two: "failed"}, {two: "out of memory"})
+    assert not watcher.told({one: "done", two: "failed"}, {two: "out of memory"})
+    said = capsys.readouterr().err
+    assert f"1/2 done: policy, few, seed 0: {one.name}" in said
+    assert "2/2 failed: policy, many, seed 0: out of memory" in said
+
+
+# The whole, for real
+
+WORDS = ["study", "quick", "--scale", "tiny", "--change", *(f"{key}={value}" for key, value in CHANGES.items())]
+
+
+def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
+    with (folder / "said.txt").open("ab") as said:
+        return subprocess.Popen([sys.executable, "-m", "wmzoo", *WORDS, *more], cwd=folder, stdout=said, stderr=said)
+
+
+def home(toy_data: Path, tmp_path: Path, name: str) -> Path:
+    folder = tmp_path / name
+    shutil.copytree(toy_data, folder / "data")
+    return folder
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Weights of every run, and every outcome."""
+    found: dict[str, Any] = {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("runs/**/weights.safetensors")}
+    for path in folder.glob("runs/*/eval.json"):
+        found[str(path.relative_to(folder))] = [(h["task"], h["seed"], h["success"], h["steps"]) for h in read_json(path, "")["handles"]]
+    return found
+
+
+def alive_in(folder: Path) -> list[int]:
+    """Processes whose working directory this is."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(entry / "cwd")) == folder and (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """policy and flare, two at once, undisturbed."""
+    folder = home(toy_data, tmp_path_factory.mktemp("study"), "whole")
+    assert start(folder, "--rows", "flare", "--processes", "2").wait(300) == 0, (folder / "said.txt").read_text()
+    return folder
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tmp_path: Path, whole: Path) -> None:
+    """SIGKILL at random moments, one process instead of two: no worker outlives it, the same weights and outcomes, nothing run twice."""
+    folder, rng = home(toy_data, tmp_path, "killed"), random.Random(int(time.time()))
+    for _ in range(3):
+        running = start(folder, "--rows", "flare", "--processes", "1")
+        wait = rng.uniform(4, 25)
+        try:
+            running.wait(wait)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+        end = time.monotonic() + 10
+        while (left := alive_in(folder)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not left, f"killed after {wait:.1f} s, {len(left)} workers live on"
+    assert start(folder, "--rows", "flare", "--processes", "1").wait(300) == 0, (folder / "said.txt").read_text()
+    assert results(folder) == results(whole)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/weights.safetensors")}
+    assert start(folder, "--rows", "flare").wait(120) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/weights.safetensors")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ray", "slurm"])
+def test_an_engine_changes_nothing(toy_data: Path, tmp_path: Path, whole: Path, engine: str) -> None:
+    """A Ray cluster of two workers, and submitit's local executor: the same weights and outcomes as two processes here."""
+    pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
+    folder = home(toy_data, tmp_path, engine)
+    rows = ("--rows", "flare") if engine == "ray" else ("--rows", "policy")
+    assert start(folder, *rows, "--processes", "2", "--launcher", engine).wait(400) == 0, (folder / "said.txt").read_text()
+    here, there = results(folder), results(whole)
+    assert here
+    assert here == {key: there[key] for key in here}
+    assert engine == "slurm" or here.keys() == there.keys()
+
+
+SPY = """<script>addEventListener('load', async () => {
+  await Promise.all([...document.querySelectorAll('video')].map(v => v.readyState >= 2 || new Promise(done => {
+    v.onloadeddata = done; v.onerror = done; v.preload = 'auto'; v.load(); })));
+  document.body.setAttribute('data-seen', JSON.stringify({
+    images: [...document.images].map(i => i.naturalWidth), videos: [...document.querySelectorAll('video')].map(v => v.videoWidth),
+    rows: [...document.querySelectorAll('table[data-name]')].map(t => [t.dataset.name, t.rows.length]),
+    wide: document.documentElement.scrollWidth, requests: performance.getEntriesByType('resource').map(r => r.name)}));
+});</script></body>"""
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(whole: Path, tmp_path: Path) -> None:
+    """Every picture and film is drawn, every table has its rows, no request leaves the page, and a telephone need not scroll it."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here; type: apt-get install chromium")
+    page = (whole / "runs" / "studies" / "quick" / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href|srcset)=["'](?!data:|#)""", page)
+    spied = page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'").replace("</body>", SPY)
+    (tmp_path / "page.html").write_text(spied)
+    asked = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900"]
+    asked += ["--virtual-time-budget=20000", "--dump-dom", (tmp_path / "page.html").as_uri()]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r'data-seen="([^"]*)"', said)
+    assert found, "the page did not load"
+    seen = json.loads(found.group(1).replace("&quot;", '"'))
+    assert len(seen["images"]) >= 3
+    assert all(width > 0 for width in seen["images"])
+    assert len(seen["videos"]) == 2 * 2, "two tasks, two arms"
+    assert all(width > 0 for width in seen["videos"])
+    assert dict(seen["rows"]) == {"success": 3, "differences": 2, "cost": 3, "cells": 3}
+    assert not [name for name in seen["requests"] if not name.startswith("data:")]
+    assert seen["wide"] <= 500
+
+
+def test_a_plan_only(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """--plan shows and runs nothing; a change that is none, or a wrong field, is one line."""
+    from wmzoo.cli import dispatch
+
+    monkeypatch.chdir(home(toy_data, tmp_path, "here"))
+    dispatch([*WORDS, "--rows", "flare", "--plan"])
+    assert "cells     2, of which 0 are there already" in capsys.readouterr().out
+    assert not list(Path("runs").glob("*/metrics.csv"))
+    with pytest.raises(UserError, match="say field=value"):
+        dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.steps"])
+    with pytest.raises(UserError, match="unknown field of optim 'step'"):
+        dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.step=3"])
+
+
+def test_power_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    from wmzoo.cli import dispatch
+
+    dispatch(["power", "--seeds", "3", "--handles", "60"])
+    assert re.match(r"3 training seeds of each arm on 60 handles show a difference of 0\.\d\d or more", capsys.readouterr().out)
+    dispatch(["power", "--difference", "0.1"])
+    assert re.match(r"a difference of 0.10 takes \d+ training seeds", capsys.readouterr().out)
+    with pytest.raises(UserError, match="--rate lies between 0 and 1"):
+        dispatch(["power", "--rate", "60"])
+
+
+def test_a_configuration_survives_its_file(toy_data: Path, tmp_path: Path) -> None:
+    """A worker reads what the study wrote: the same configuration, to the letter."""
+    for job in plan(toy_data, tmp_path).jobs:
+        launch.prepare(job)
+        assert config.dump(config.load(job.folder / "config.yaml")) == config.dump(job.arm)
