@@ -212,3 +212,54 @@ def test_unknown_names_are_answered_with_the_nearest(wrong: str, right: str) -> 
         tasks.resolve(["toy", wrong])
     with pytest.raises(UserError, match=f"unknown task '{wrong}'"):
         tasks.make(wrong, 32)
+
+
+SHIFTS = tasks.every_shift(["drawer-open"])
+
+
+def first_look(shift: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    task = tasks.make("drawer-open", SIZE, shift)
+    try:
+        task.reset(seed)
+        frame, state = task.look()
+        return frame.astype(float), state
+    finally:
+        task.close()
+
+
+@pytest.mark.slow
+def test_a_shift_changes_one_thing_and_more_with_its_strength() -> None:
+    """Pictures differ more and more; only a shifted start moves the hand, by 5 cm in the plane or more for each unit."""
+    frame, state = first_look("")
+    assert len(SHIFTS) == 15
+    for axis in dict.fromkeys(shift.rpartition("-")[0] for shift in SHIFTS):
+        seen = [first_look(f"{axis}-{strength}") for strength in (1, 2, 3)]
+        changes = [np.abs(shifted - frame).mean() for shifted, _ in seen]
+        assert 0.1 < changes[0] < changes[1] < changes[2], (axis, changes)
+        moved = [np.linalg.norm(place[:3] - state[:3]) for _, place in seen]
+        assert moved == pytest.approx([0.05, 0.10, 0.15], abs=0.02) if axis == "start" else moved == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_an_expert_solves_shifted_starts() -> None:
+    """The task stays possible: at the greatest strength at least 4 of 5; and the object lies where it always does."""
+    task = tasks.make("drawer-open", SIZE, "start-3")
+    try:
+        solved = 0
+        for seed in range(5):
+            task.reset(seed)
+            solved += any(task.step(task.expert()) for _ in range(task.limit))
+        assert solved >= 4
+    finally:
+        task.close()
+
+
+def test_impossible_shifts_are_one_line() -> None:
+    with pytest.raises(UserError, match="cannot be shifted"):
+        tasks.make("toy-red", 32, "camera-1")
+    for wrong in ("camra-1", "camera"):
+        with pytest.raises(UserError, match=r"unknown shift of drawer-open \(such as camera-2\).*did you mean"):
+            tasks.make("drawer-open", SIZE, wrong)
+    with pytest.raises(UserError, match="strength 1, 2 or 3, not 4"):
+        tasks.make("drawer-open", SIZE, "camera-4")
+    assert tasks.every_shift(["toy-red", "drawer-open"]) == ()

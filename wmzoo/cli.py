@@ -20,7 +20,7 @@ from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
-Measure = Literal["play", "foresee", "probe"]
+Measure = Literal["play", "foresee", "probe", "shift"]
 Launcher = Literal["local", "ray", "slurm"]
 
 
@@ -104,6 +104,7 @@ def evaluate(
     processes: int = CORES,
     tuning: bool = False,
     videos: bool = True,
+    shift: str = "",
     predict: bool = False,
     windows: int = 512,
     data: str = "",
@@ -119,6 +120,7 @@ def evaluate(
         processes: simulators at once.
         tuning: use the list of handles for recipe work.
         videos: film one success and one failure of each task.
+        shift: change one thing that no demonstration has shown, such as camera-2: camera, light, colour, distractor or start, 1 to 3.
         predict: measure predictions, although the run has a policy.
         windows: on which predictions are measured.
         data: folder of recorded episodes for that; the one it was trained on unless given.
@@ -138,7 +140,9 @@ def evaluate(
     if space:
         raise UserError("--space scores predicted frames, and this run plays; add --predict")
     names = resolve(tasks or Policy.load(Path(run)).tasks)
-    result = evaluate(Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos)
+    result = evaluate(
+        Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos and not shift, shift
+    )
     _show(result, json, lambda: table(result))
 
 
@@ -290,7 +294,7 @@ def cell(folder: Positional[str], measures: tuple[Measure, ...] = (), handles: i
 
     Args:
         folder: of the run.
-        measures: play, foresee, probe; nothing trains it only, as a stage.
+        measures: play, foresee, probe, shift; nothing trains it only, as a stage.
         handles: start states of each task.
         space: run of the world model in whose feature space painted predictions are scored too.
         tied: end when standard input does.

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from .batch import Batch, Needs
+from .errors import UserError
 from .question import Hidden, Question, Stream
 
 
@@ -379,6 +380,18 @@ class Task(ABC):
     @abstractmethod
     def expert(self) -> Float[np.ndarray, "A"]:
         """What a scripted expert would do now."""
+
+    def shift(self, axis: str, strength: int) -> None:
+        """Change one thing, from the next reset on, that no demonstration has shown.
+
+        Args:
+            axis: one of the family's SHIFTS.
+            strength: 1 to 3.
+
+        Raises:
+            UserError: this task cannot be changed so.
+        """
+        raise UserError(f"{self.name} cannot be shifted along {axis!r}")
 
     def hand_pixel(self, state: Float[np.ndarray, "S"]) -> tuple[float, float] | None:
         """Where the first camera sees the hand that this state describes.

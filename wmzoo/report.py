@@ -27,7 +27,9 @@ from .files import read_json, text_hash, write_atomically, write_json
 from .findings import Findings, Line, Rate, curves, find, sentence, verdict
 from .launch import State
 from .probe import table as probe_table
+from .stats import wilson
 from .study import Job, Plan
+from .tasks import every_shift
 from .watch import named
 
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
@@ -161,9 +163,27 @@ def cells(found: Findings) -> Table:
     return Table("cells", head, tuple(rows), "Each run folder is called after the hash of its configuration and of its data.")
 
 
+def shifts(found: Findings) -> Table:
+    """Success under every change of the task, over all seeds that were played so."""
+    names = every_shift(dict.fromkeys(name for line in found.lines for name in line.tasks))
+    rows = []
+    for line in found.lines:
+        told = []
+        for name in names:
+            results = [read_json(p, "an evaluated run") for job in line.done if (p := job.folder / f"eval-{name}.json").exists()]
+            good, n = sum(r["all"]["successes"] for r in results), sum(r["all"]["n"] for r in results)
+            low, high = wilson(good, n) if n else (0.0, 0.0)
+            told.append(f"{good}/{n} [{low:.2f}, {high:.2f}]" if n else "not run")
+        rows.append((line.label, line.setting or "-", interval(line.rate), *told))
+    note = "Each change by itself, at strengths 1 to 3; Wilson's intervals, which do not know of seeds.  `unchanged` is the rate above."
+    return Table("shift", ("arm", "setting", "unchanged", *names), tuple(rows), note)
+
+
 def tables(found: Findings) -> list[Table]:
     """Success only where something is played."""
-    return [*([success(found), differences(found)] if any(map(plays, found.lines)) else []), costs(found), cells(found)]
+    shifted = any("shift" in job.measures for line in found.lines for job in line.jobs)
+    played = [success(found), differences(found)] if any(map(plays, found.lines)) else []
+    return [*played, *([shifts(found)] if shifted else []), costs(found), cells(found)]
 
 
 def plays(line: Line) -> bool:

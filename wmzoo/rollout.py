@@ -95,21 +95,26 @@ def _policy(folder: str) -> Policy:
 
 
 @lru_cache(maxsize=1)  # one renderer per process
-def _simulator(task: str, size: int) -> Task:
-    return tasks.make(task, size)
+def _simulator(task: str, size: int, shift: str) -> Task:
+    return tasks.make(task, size, shift)
 
 
-def _play_one(folder: str, handle: Handle, filmed: bool) -> tuple[Played, np.ndarray | None]:
+def _play_one(folder: str, handle: Handle, filmed: bool, shift: str = "") -> tuple[Played, np.ndarray | None]:
     policy = _policy(folder)
     film: list[np.ndarray] | None = [] if filmed else None
-    task = _simulator(handle.task, policy.sizes.image)
+    task = _simulator(handle.task, policy.sizes.image, shift)
     shape = (policy.sizes.horizon, policy.sizes.action)
     outcome = play(lambda views, noise: policy.act(views, task.instruction, noise), task, handle, shape, policy.arm.play.execute, film)
     return outcome, np.stack(film) if film else None
 
 
-def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, tuning: bool = False, videos: bool = True) -> dict[str, Any]:
+def evaluate(
+    folder: Path, names: tuple[str, ...], count: int, processes: int, tuning: bool = False, videos: bool = True, shift: str = ""
+) -> dict[str, Any]:
     """Play the handles, write eval.json (tuning.json for tuning handles) and films of one success and one failure a task.
+
+    Args:
+        shift: one thing that is changed, such as camera-2; the result is then eval-camera-2.json.
 
     Raises:
         UserError: the folder holds no policy.
@@ -118,7 +123,7 @@ def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, t
     todo = handles(names, count, tuning)
     start = time.monotonic()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        playing = [pool.submit(_play_one, str(folder), handle, False) for handle in todo]
+        playing = [pool.submit(_play_one, str(folder), handle, False, shift) for handle in todo]
         with tqdm(total=len(todo), desc="playing", unit="ep") as bar:
             for _ in as_completed(playing):
                 bar.update(1)
@@ -130,7 +135,7 @@ def evaluate(folder: Path, names: tuple[str, ...], count: int, processes: int, t
             for (task, success), future in shooting.items():
                 _save_film(folder / "videos" / f"{task}-{'success' if success else 'failure'}.mp4", future.result()[1])
     result = summary(outcomes) | {"seconds": round(seconds, 1), "processes": processes}
-    write_json(folder / ("tuning.json" if tuning else "eval.json"), result)
+    write_json(folder / f"{'-'.join(filter(None, ('tuning' if tuning else 'eval', shift)))}.json", result)
     return result
 
 

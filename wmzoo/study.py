@@ -27,7 +27,7 @@ from .registry import arm, module
 from .run import named_stage
 from .tasks import resolve
 
-Measure = Literal["play", "foresee", "probe"]
+Measure = Literal["play", "foresee", "probe", "shift"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Study:
         settings: changes that all rows share, by label, such as the number of demonstrations.
         seeds: of training.
         handles: start states of each task.
-        measures: policies are played, world models asked for futures, latent actions probed.
+        measures: policies are played, world models asked for futures, latent actions probed; `shift` plays a quarter of the
+            handles under every change of the task.
         space: label of the row whose feature space judges all painted predictions; "" judges each in its own.
     """
 
@@ -103,7 +104,13 @@ class Job:
     @property
     def asked(self) -> list[str]:
         """The measurements in words, as cell.json lists them."""
-        return [f"{what} {self.handles if what == 'play' else Path(self.space).name}".strip() for what in self.measures]
+        played = {"play": str(self.handles), "shift": str(self.shifted), "foresee": Path(self.space).name, "probe": ""}
+        return [f"{what} {played[what]}".strip() for what in self.measures]
+
+    @property
+    def shifted(self) -> int:
+        """Handles of each task under each change: there are fifteen changes."""
+        return max(1, self.handles // 4)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,9 @@ class Watcher:
             over = sum(value in ENDED for value in state.values())
             for job in ended:
                 what = failed.get(job.folder, "") or job.folder.name
-                self.console.print(f"{over}/{len(state)} {state[job.folder]}: {named(job)}: {what}", highlight=False, markup=False)
+                self.console.print(
+                    f"{over}/{len(state)} {state[job.folder]}: {named(job)}: {what}", highlight=False, markup=False, soft_wrap=True
+                )
         self.before = dict(state)
         return bool(ended)
 

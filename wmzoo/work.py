@@ -16,7 +16,7 @@ from .files import alone_in, read_json, write_json
 from .interfaces import LatentActions
 from .run import foresees, outline, plays, train
 from .study import Job
-from .tasks import resolve
+from .tasks import every_shift, resolve
 
 
 def work(job: Job) -> None:
@@ -35,6 +35,10 @@ def work(job: Job) -> None:
             rollout.film(folder, names)
         if "foresee" in job.measures and foresees(folder):
             world.evaluate(folder, space=Path(job.space) if job.space else None)
+        if "shift" in job.measures and plays(folder):
+            for shift in every_shift(names):
+                if not (folder / f"eval-{shift}.json").exists():
+                    rollout.evaluate(folder, names, job.shifted, processes=1, videos=False, shift=shift)
         if "probe" in job.measures and has_latent_actions(folder):
             probe.probe(folder)
         measuring = time.monotonic() - start + before.get("seconds", {}).get("measure", 0.0)

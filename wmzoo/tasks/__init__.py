@@ -1,6 +1,6 @@
 """Which tasks are there?  Every module of this folder lists its own: one file is one family of tasks.
 
-A module offers TASKS (name -> instruction), PRESETS (name -> task names) and `make(name, size)`.
+A module offers TASKS (name -> instruction), PRESETS (name -> task names), SHIFTS (what can be changed at play time) and `make(name, size)`.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..interfaces import Task
 
 
@@ -41,9 +41,33 @@ def resolve(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def make(name: str, size: int) -> Task:
-    """The simulator of one task, rendering square frames of `size` pixels."""
+def make(name: str, size: int, shift: str = "") -> Task:
+    """The simulator of one task, rendering square frames of `size` pixels.
+
+    Args:
+        shift: one thing that is changed and how much, such as camera-2; "" plays as recorded.
+
+    Raises:
+        UserError: there is no such task, or it cannot be changed so.
+    """
     for family in families().values():
         if name in family.TASKS:
-            return family.make(name, size)
+            task: Task = family.make(name, size)
+            if shift:
+                axis, _, strength = shift.rpartition("-")
+                if axis not in family.SHIFTS:
+                    raise (
+                        unknown(f"shift of {name} (such as camera-2)", shift, every_shift([name]))
+                        if family.SHIFTS
+                        else UserError(f"{name} cannot be shifted")
+                    )
+                task.shift(axis, int(strength) if strength.isdigit() else 0)
+            return task
     raise unknown("task", name, instructions())
+
+
+def every_shift(names: Iterable[str]) -> tuple[str, ...]:
+    """What can be changed in all of these tasks, at each strength."""
+    axes = [set(family.SHIFTS) for family in families().values() for name in names if name in family.TASKS]
+    common = set.intersection(*axes) if axes else set()
+    return tuple(f"{axis}-{strength}" for axis in sorted(common) for strength in (1, 2, 3))

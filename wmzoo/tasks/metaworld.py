@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..interfaces import Task, View
 
 TASKS = {
@@ -33,6 +33,17 @@ TASKS = {
     "window-close": "close the window",
 }
 PRESETS = {"mw3": ("drawer-open", "window-close", "button-press-topdown"), "mw10": tuple(TASKS)}
+SHIFTS = ("camera", "light", "colour", "distractor", "start")
+MOVED = np.array((0.04, 0.04, 0.03))  # metres that the camera moves for each unit of strength
+DIMMED = (0.75, 0.5, 0.3)  # what is left of the light
+TINT = np.array((0.35, 0.55, 1.0))  # of table, floor and wall at strength 3
+SURFACES = ("table_wood", "basic_floor", "wall_metal")
+DISTRACTORS = (  # metres, colour; on the table, away from where tasks are solved
+    ((-0.3, 0.42, 0.03), (0.9, 0.2, 0.8, 1)),
+    ((0.3, 0.45, 0.03), (0.1, 0.8, 0.8, 1)),
+    ((-0.34, 0.62, 0.03), (0.95, 0.6, 0.1, 1)),
+)
+AWAY = 0.05  # metres between the hand's usual start and the shifted one for each unit of strength
 CAMERA, CAMERA_POSITION = "corner2", (0.75, 0.075, 0.7)  # metres; shows the whole table
 
 
@@ -67,12 +78,15 @@ class MetaWorld(Task):
         from metaworld.policies import ENV_POLICY_MAP
 
         self.name, self.instruction = name, TASKS[name]
+        self._boxes: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
+        self._away = 0.0
         self._env = ALL_V3_ENVIRONMENTS[f"{name}-v3"]()
         self._env._set_task_called = True  # the package insists on its own task lists; seeds are ours
         self._env._freeze_rand_vec = False
         self._env._partially_observable = False
         self._env.__dict__.pop("sawyer_observation_space", None)  # cached with the goal clipped to zero
         self._env.seeded_rand_vec = True
+        self._usual = np.array(self._env.hand_init_pos)
         self._expert = ENV_POLICY_MAP[f"{name}-v3"]()
         model = self._env.model
         model.vis.quality.offsamples = 0
@@ -84,7 +98,31 @@ class MetaWorld(Task):
             self._renderer.scene.flags[flag] = 0
         atexit.register(self._renderer.close)  # before MuJoCo's own exit handler takes the display away
 
+    def shift(self, axis: str, strength: int) -> None:
+        """camera: moved; light: dimmed; colour: of table, floor and wall; distractor: boxes that are only seen; start: of the hand."""
+        if axis not in SHIFTS:
+            raise unknown("shift", axis, SHIFTS)
+        if strength not in (1, 2, 3):
+            raise UserError(f"a shift has strength 1, 2 or 3, not {strength}")
+        model = self._env.model
+        if axis == "camera":
+            model.camera(CAMERA).pos[:] += strength * MOVED
+        elif axis == "light":
+            for light in (model.vis.headlight.ambient, model.vis.headlight.diffuse, model.light_diffuse):
+                light[:] *= DIMMED[strength - 1]
+        elif axis == "colour":
+            for i in range(model.nmat):
+                if model.mat(i).name in SURFACES:
+                    model.mat_rgba[i, :3] *= 1 - strength / 3 * (1 - TINT)
+        elif axis == "distractor":
+            self._boxes = DISTRACTORS[:strength]
+        else:
+            self._away = AWAY * strength
+
     def reset(self, seed: int) -> None:
+        if self._away:  # in a direction of the seed's own; what the simulator draws stays the same
+            angle = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+            self._env.hand_init_pos = self._usual + self._away * np.array((np.cos(angle), 0.6 * np.sin(angle), 0.8 * np.abs(np.sin(angle))))
         self._env.seed(seed)
         self._full, _ = self._env.reset()
 
@@ -94,7 +132,18 @@ class MetaWorld(Task):
 
     def look(self) -> View:
         self._renderer.update_scene(self._env.data, camera=CAMERA)
+        for place, colour in self._boxes:
+            self._add_box(place, colour)
         return View(self._renderer.render()[None, ::-1].copy(), self._full[:4].astype(np.float32))
+
+    def _add_box(self, place: tuple[float, ...], colour: tuple[float, ...]) -> None:
+        """Into the picture alone: nothing can touch it."""
+        import mujoco
+
+        scene, kinds = self._renderer.scene, mujoco.mjtGeom  # pyright: ignore[reportAttributeAccessIssue]
+        arguments = (kinds.mjGEOM_BOX, np.full(3, 0.035), np.array(place), np.eye(3).ravel(), np.array(colour, np.float32))
+        mujoco.mjv_initGeom(scene.geoms[scene.ngeom], *arguments)  # pyright: ignore[reportAttributeAccessIssue]
+        scene.ngeom += 1
 
     def expert(self) -> np.ndarray:
         with warnings.catch_warnings():

@@ -6,6 +6,7 @@ from ..interfaces import Task, View
 
 TASKS = {"toy-red": "reach the red disc", "toy-blue": "reach the blue disc"}
 PRESETS = {"toy": ("toy-red", "toy-blue")}
+SHIFTS = ()
 COLOURS = {"toy-red": (220, 40, 40), "toy-blue": (40, 80, 220)}
 
 
