@@ -72,6 +72,22 @@ def test_what_teaches_it(batch: Batch, sizes: Sizes) -> None:
     assert {"codec/ssim", "codec/psnr"} == set(hybrid.eval().watch(batch))
 
 
+def test_what_is_watched_does_not_depend_on_the_precision_of_training(batch: Batch, sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A perfect codec of smooth frames has SSIM 1, in bf16 too, where a variance is mostly rounding."""
+    hybrid = made(small(), sizes).eval()
+    codec = cast("Any", hybrid.objectives["codec"]).codec
+    ramp = torch.linspace(0.3, 0.9, sizes.image)
+    frames = replace(batch, image=(ramp[:, None] * 0.5 + ramp * 0.5).expand_as(batch.image).contiguous())
+    offset = 0.01 * torch.sin(torch.arange(sizes.image) * 0.9)
+    monkeypatch.setattr(codec, "paint", lambda tokens, size: frames.image[:, -1, 0] + offset)
+    with torch.no_grad():
+        plain = hybrid.watch(frames)["codec/ssim"]
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = hybrid.watch(frames)["codec/ssim"]
+    assert 0.5 < plain < 0.99
+    assert mixed == pytest.approx(plain.item(), abs=1e-4)
+
+
 def test_a_frozen_codec_has_a_fingerprint_and_cannot_be_trained(sizes: Sizes) -> None:
     torch.manual_seed(0)
     one, other = TINY.build(sizes), TINY.build(sizes)
