@@ -31,7 +31,7 @@ from wmzoo.clock import interpolate, velocity
 from wmzoo.compose import Hybrid
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
-from wmzoo.interfaces import Blueprint, Denoiser, Encoder, Inverse, Sizes, WorldModel
+from wmzoo.interfaces import Blueprint, Denoiser, Encoder, FourModes, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.sample import euler
 from wmzoo.shapes import checked
@@ -241,7 +241,7 @@ class Uwm(SecondStream):
         return cast("Any", self.ahead.encoder).paint(tokens, self.size)
 
 
-class Dynamics(WorldModel, Inverse):
+class Dynamics(WorldModel, FourModes):
     """The whole hybrid as a world model: actions given, what lies at the chunk's end sampled and turned into tokens.
 
     A prediction that it goes on from is shown to the observer as features, where the observer reads that feature space, or painted;
@@ -295,8 +295,15 @@ class Dynamics(WorldModel, Inverse):
     ) -> Float[Tensor, "B P E"]:
         if not (keep.is_meta or bool(keep.all())):
             raise ValueError(f"this model looks {self.horizon} steps ahead, no less")
-        given = {self.playing: action}
-        return self.ahead.arrive(now, self.hybrid.generate(self.seen(batch, now), self.name, self.noise(now, generator), self.steps, given))
+        return self.frame(batch, now, self.noise(now, generator), {self.playing: action})
+
+    def video(self, batch: Batch, now: Float[Tensor, "B P E"], generator: torch.Generator) -> Float[Tensor, "B P E"]:
+        untold = torch.randn(len(now), self.horizon, batch.action.shape[2], generator=generator)
+        return self.frame(batch, now, {**self.noise(now, generator), self.playing: untold}, {})
+
+    def frame(self, batch: Batch, now: Tensor, noise: dict[str, Tensor], given: dict[str, Tensor]) -> Float[Tensor, "B P E"]:
+        """What lies at the chunk's end, given this; what is neither given nor asked for stays noise."""
+        return self.ahead.arrive(now, self.hybrid.generate(self.seen(batch, now), self.name, noise, self.steps, given))
 
     def noise(self, now: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """For its own stream."""

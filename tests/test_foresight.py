@@ -138,6 +138,13 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
         assert "in the space of --space, 8 ahead" in table(result)
     told = read_json(runs / "uwm" / "world.json", "a result")["inverse"]
     assert told["steps"] == 8
+    import imageio.v3 as imageio
+
+    film = imageio.imread(runs / "uwm" / "world.gif")
+    assert film.shape[:2] == (2, 2 * 2 * 32), "now and the one horizon that episodes of the toy reach; the truth above the prediction"
+    assert film.shape[2] >= 2 * 2 * 32
+    assert imageio.imread(runs / "uwm" / "modes.png").std() > 0
+    assert not (runs / "dino_wm" / "modes.png").exists()
     assert told["r2"] < 1
     assert "told the future frame" in table(read_json(runs / "uwm" / "world.json", "a result"))
     summary = compare([runs / name for name in ("rla_wm", "uwm", "video")], runs / "compared")

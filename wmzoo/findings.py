@@ -175,7 +175,7 @@ def played(job: Job) -> dict[str, np.ndarray]:
 def rated(cube: np.ndarray) -> Rate:
     """Of outcomes (seeds, tasks, handles)."""
     successes = int(cube.sum())
-    mean, low, high = pooled(cube.tolist()) if cube[0, 0].size > 1 or len(cube) > 1 else (cube.mean(), *wilson(successes, cube.size))
+    mean, low, high = pooled(cube) if cube[0, 0].size > 1 or len(cube) > 1 else (cube.mean(), *wilson(successes, cube.size))
     return Rate(successes, cube.size, float(mean), float(low), float(high))
 
 
@@ -190,7 +190,7 @@ def compared(
         if label != plan.study.baseline and both:
             ours, theirs = (np.stack([np.stack(list(pair[i].values())) for pair in both]) for i in (0, 1))
             pairs[setting, label] = ours, theirs
-    estimates = [paired((ours - theirs).tolist()) for ours, theirs in pairs.values()]
+    estimates = [paired(ours - theirs) for ours, theirs in pairs.values()]
     adjusted = holm([estimate.p for estimate in estimates])
     found = {}
     for (key, (ours, theirs)), estimate, (low, high), p in zip(pairs.items(), estimates, corrected(estimates), adjusted, strict=True):

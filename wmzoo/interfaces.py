@@ -255,8 +255,12 @@ class WorldModel(Objective):
         """These tokens as an image in [0, 1], through a frozen decoder that all models of one feature space share."""
 
 
-class Inverse(ABC):
-    """A world model that can also be asked which actions lead to a future frame."""
+class FourModes(ABC):
+    """A world model that is a policy too: told the actions it foresees; it can also be told the future, or nothing."""
+
+    @abstractmethod
+    def video(self, batch: Batch, now: Float[Tensor, "B P E"], generator: torch.Generator) -> Float[Tensor, "B P E"]:
+        """The tokens a chunk ahead when no actions are told."""
 
     @abstractmethod
     def inverse(self, batch: Batch, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:

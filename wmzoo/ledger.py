@@ -129,7 +129,7 @@ def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: st
         return _nearer([found[seed] for seed in seeds for found in by_seed], len(seeds))
     cubes = [np.stack([np.stack(list(played(found[seed]).values())) for seed in seeds]) for found in by_seed]
     gap = cubes[0] - cubes[1] if len(cubes) == 2 else (cubes[0] - cubes[1]) - (cubes[2] - cubes[3])
-    return paired(gap.tolist()), f"{len(seeds)} seeds x {gap[0].size} handles"
+    return paired(gap), f"{len(seeds)} seeds x {gap[0].size} handles"
 
 
 def _nearer(jobs: Sequence[Job], seeds: int) -> tuple[Estimate, str] | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from scipy.stats import norm, trim_mean
 from scipy.stats import t as student
 
@@ -53,7 +54,7 @@ class Estimate(NamedTuple):
         return float(2 * student.sf(abs(self.mean) / self.error, self.df))
 
 
-def crossed(outcomes: Sequence[Sequence[Sequence[float]]]) -> Estimate:
+def crossed(outcomes: ArrayLike) -> Estimate:
     """Mean of outcomes[training seed][task][handle], when every seed was played from the same handles.
 
     Both seeds and handles are samples, tasks are not: the claim is about these tasks.  The variance is that of a crossed design
@@ -92,7 +93,7 @@ def crossed(outcomes: Sequence[Sequence[Sequence[float]]]) -> Estimate:
     return Estimate(float(table.mean()), float(np.sqrt(variance / table.size)), float(max(df_seeds, variance**2 / spread)))
 
 
-def paired(gaps: Sequence[Sequence[Sequence[float]]]) -> Estimate:
+def paired(gaps: ArrayLike) -> Estimate:
     """Mean of differences of two arms' outcomes; where hardly any differ, as uncertain as if one more had.
 
     Raises:
@@ -103,7 +104,7 @@ def paired(gaps: Sequence[Sequence[Sequence[float]]]) -> Estimate:
     return estimate._replace(error=max(estimate.error, 1 / table.size))
 
 
-def pooled(outcomes: Sequence[Sequence[Sequence[float]]], level: float = 0.95) -> tuple[float, float, float]:
+def pooled(outcomes: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
     """A success rate over seeds, tasks and handles, with the interval of `crossed`; never narrower than Wilson's for as many trials.
 
     Raises:
@@ -172,7 +173,7 @@ def seeds_needed(difference: float, handles: int, seed_spread: float, rate: floa
     raise UserError(f"no {most} training seeds show a difference of {difference}")
 
 
-def _full(outcomes: Sequence[Sequence[Sequence[float]]]) -> Float[np.ndarray, "seeds tasks handles"]:
+def _full(outcomes: ArrayLike) -> Float[np.ndarray, "seeds tasks handles"]:
     """The table as an array.
 
     Raises:
@@ -188,7 +189,7 @@ def _full(outcomes: Sequence[Sequence[Sequence[float]]]) -> Float[np.ndarray, "s
 
 
 def hierarchical(
-    outcomes: Sequence[Sequence[Sequence[float]]],
+    outcomes: ArrayLike,
     statistic: Callable[[Float[np.ndarray, "seeds tasks handles"]], float] = np.mean,
     level: float = 0.95,
     draws: int = 10_000,

@@ -15,9 +15,8 @@ whether half of a latent is half of the way (`order`).
 """
 
 import time
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,163 +31,13 @@ from tqdm import tqdm
 from . import registry
 from .batch import Batch, Needs
 from .compare import save_picture, strip
-from .data import Normaliser, Window, Windows
-from .episodes import open_task
-from .errors import UserError
-from .features import frame_tokens
+from .data import Window
 from .files import write_atomically, write_json
-from .interfaces import Encoder, Inverse, Residuals, WorldModel
-from .run import load_hybrid
+from .interfaces import FourModes, Residuals, WorldModel
+from .pictures import film, four, moving_most, photographs, write_gif
 from .standard import Standardiser
 from .stats import clustered
-from .tasks import resolve
-
-AMONG = 64
-SHOWN = 6  # windows in a picture
-Predict = Callable[[Batch, Tensor, int, torch.Generator], Tensor]  # batch, present tokens, steps ahead -> tokens
-
-
-@dataclass
-class Subject:
-    """Something that predicts, and the windows it is asked about.
-
-    Attributes:
-        model: the world model, or the autoencoder; its encoder and camera.
-        ways: what is asked for a prediction, by name; the first is the model itself.
-        paint: tokens to pixels; None where there is no decoder.
-        space: a frozen encoder in which painted predictions are scored too; None scores them in their own space alone.
-        horizons: control steps ahead.
-    """
-
-    model: WorldModel | Residuals
-    encoder: Encoder
-    view: int
-    ways: dict[str, Predict]
-    paint: Callable[[Tensor], Tensor] | None
-    horizons: tuple[int, ...]
-    windows: Windows
-    space: Encoder | None = None
-
-    def chosen(self, rows: list[Window], count: int) -> list[Window]:
-        """Windows with all frames, evenly spaced, in an order that mixes episodes; a multiple of 64 if there are that many.
-
-        Raises:
-            UserError: there are fewer than two.
-        """
-        there = [row for row in rows if row.now + max(self.horizons) <= row.episode.length]
-        if len(there) < 2:
-            raise UserError(f"hardly any episode of {', '.join(self.windows.names)} is {max(self.horizons)} steps long")
-        count = min(count, len(there))
-        count -= count % AMONG if count > AMONG else 0
-        picked = [there[i] for i in np.linspace(0, len(there) - 1, count).astype(int)]
-        parts = max(1, count // AMONG)
-        return [row for i in range(parts) for row in picked[i::parts]]
-
-    def gather(self, rows: list[Window]) -> Batch:
-        """Their frames as recorded."""
-        return self.windows.gather(rows, np.zeros((len(rows), 2), int), np.random.default_rng(0))
-
-    def batches(self, rows: list[Window]) -> list[Batch]:
-        """64 at a time."""
-        return [self.gather(rows[i : i + AMONG]) for i in range(0, len(rows), AMONG)]
-
-    def tokens(self, batch: Batch, ahead: int) -> Float[Tensor, "B P E"]:
-        """Of the present frame, or of the one so many steps ahead."""
-        return frame_tokens(batch, self.encoder, self.view, batch.column(ahead) if ahead else None).float()
-
-
-def predictor(model: WorldModel) -> Predict:
-    """A world model asked with the recorded actions; farther than it can look, it goes on from its own prediction."""
-
-    def predict(batch: Batch, now: Tensor, ahead: int, generator: torch.Generator) -> Tensor:
-        for first in range(0, ahead, model.horizon):
-            last = min(ahead, first + model.horizon)
-            action = torch.zeros(len(now), model.horizon, batch.action.shape[2])
-            action[:, : last - first] = batch.action[:, first:last]
-            keep = (torch.arange(model.horizon) < last - first).expand(len(now), -1)
-            now = model.predict(batch, now, action, keep, generator)
-        return now
-
-    return predict
-
-
-def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
-    """An autoencoder that is told the future: by its own latent, by none, by that of another window."""
-
-    def told(change: Callable[[Tensor], Tensor]) -> Predict:
-        def predict(batch: Batch, now: Tensor, ahead: int, _: torch.Generator) -> Tensor:
-            future = frame_tokens(batch, encoder, model.view, batch.column(ahead)).float()
-            return model.decode(now, change(model.encode(now, future)))
-
-        return predict
-
-    return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(1, dims=0))}
-
-
-def feature_space(run: Path) -> Encoder:
-    """The frozen encoder in which a run predicts.
-
-    Raises:
-        UserError: nothing in this run predicts.
-    """
-    _, hybrid, _ = load_hybrid(run)
-    found = [hybrid.world_model, *(part for part in hybrid.modules() if isinstance(part, Residuals))]
-    encoders = [part.encoder for part in found if part is not None]
-    if not encoders:
-        raise UserError(f"{run} predicts nothing, so it has no feature space; --space is the run of another world model")
-    return encoders[0]
-
-
-def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = None) -> tuple[Subject, dict[str, Any]]:
-    """What a run predicts with, on the data it was trained on, or on other tasks or from another folder; and what it is.
-
-    Args:
-        space: the run of another world model, in whose feature space painted predictions are scored too.
-
-    Raises:
-        UserError: nothing in this run predicts, or it cannot read this data, or it does not paint.
-    """
-    arm, hybrid, facts = load_hybrid(run)
-    model = hybrid.world_model
-    residuals = next((part for part in hybrid.modules() if isinstance(part, Residuals)), None)
-    if model is None and residuals is None:
-        raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame, and it has no policy to play")
-    horizon = arm.data.horizon
-    horizons = tuple(dict.fromkeys((max(1, horizon // 4), max(1, horizon // 2), horizon)))
-    ways, paint = {}, None
-    if model is not None:
-        ways, encoder, view, paint = {"prediction": predictor(model)}, model.encoder, model.view, model.paint
-        horizons = tuple(ahead for ahead in (*horizons, 2 * horizon) if ahead % model.every == 0)
-        if residuals is not None:
-            ways["own latent"] = latents(residuals, encoder)["own latent"]
-    else:
-        encoder, view = cast("Residuals", residuals).encoder, cast("Residuals", residuals).view
-        ways = latents(cast("Residuals", residuals), encoder)
-        if any(getattr(objective, "control", "") == "no_latent" for objective in hybrid.objectives.values()):
-            ways = {"no latent": ways["no latent"]}
-    settings = replace(arm.data, tasks=tasks or arm.data.tasks, root=data or arm.data.root, videos=0, horizon=max(horizons), shift=0)
-    if tasks or data:  # as many episodes as there are, at most as many as the run has read
-        recorded = [open_task(Path(settings.root) / str(settings.size), name) for name in resolve(settings.tasks)]
-        settings = replace(settings, demos=min(arm.data.demos, *(len(r.episodes) - len(r.validation) for r in recorded)))
-    windows = Windows(settings, Needs(futures=horizons), arm.seed)
-    while len(horizons) > 1 and sum(row.now + horizons[-1] <= row.episode.length for row in windows.validation) < 2:
-        horizons = horizons[:-1]  # episodes are shorter than two chunks
-    windows.needs = Needs(futures=horizons)
-    shape, sizes = (windows.views, windows.action_size), facts["sizes"]
-    if shape != (sizes["views"], sizes["action"]):
-        wanted = f"{sizes['views']} cameras and {sizes['action']} numbers of action"
-        raise UserError(f"{run} reads {wanted}; the episodes of {', '.join(windows.names)} in {settings.root} have {shape}")
-    windows.normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
-    windows.cache(hybrid)
-    about = {"run": run.resolve().name, "arm": arm.name, "seed": arm.seed, "kind": "autoencoder" if model is None else "world model"}
-    about |= {"tasks": list(windows.names), "data": windows.provenance, "trained_on": facts["data"]}
-    about |= {"feature_space": getattr(encoder, "fingerprint", ""), "sampling_steps": getattr(model, "steps", 1)}
-    judge = None if space is None else feature_space(space)
-    if judge is not None:
-        if paint is None:
-            raise UserError(f"{run} does not paint what it predicts, so it has no frames to be scored in the space of {space}")
-        about["space"] = getattr(judge, "fingerprint", "")
-    return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows, judge), about
+from .subject import Subject, subject
 
 
 @torch.no_grad()
@@ -292,7 +141,7 @@ def recovered(what: Subject, batch: Batch, ahead: int, iterations: int = 25) -> 
 
 
 @torch.no_grad()
-def inverse(model: Inverse, horizon: int, batches: list[Batch]) -> dict[str, Any]:
+def inverse(model: FourModes, horizon: int, batches: list[Batch]) -> dict[str, Any]:
     """R^2 of a chunk's actions: told the future frame, and as the policy that is not told."""
     result: dict[str, Any] = {"n": sum(len(batch) for batch in batches), "steps": horizon}
     true = torch.cat([batch.action[:, :horizon] for batch in batches]).flatten(0, 1)
@@ -373,8 +222,9 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
         result["recovers"] = recovered(what, batches[0][:16], what.horizons[0])
-        if isinstance(what.model, Inverse):
+        if isinstance(what.model, FourModes):
             result["inverse"] = inverse(what.model, what.model.horizon, batches)
+            save_picture(run / "modes.png", four(what.model, what, what.gather(moving_most(what, rows)[:4])))
     elif len(what.ways) > 1:
         result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
     name = "-".join(["world", *(tasks if tasks or data else ())])
@@ -382,26 +232,10 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     shots = photographs(what, rows)
     write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode}))
     if shots:
+        write_atomically(run / f"{name}.gif", lambda draft: write_gif(draft, film(what, rows)))
         save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
                                              about["arm"]: shots["predicted"]}))  # fmt: skip
     return result
-
-
-@torch.no_grad()
-def photographs(what: Subject, rows: list[Window]) -> dict[str, np.ndarray]:
-    """A few windows that move, a chunk ahead: frames, the decoder with the true tokens, and with the predicted ones."""
-    if what.paint is None:
-        return {}
-    batch = what.gather(rows)
-    ahead = cast("WorldModel", what.model).horizon
-    column = batch.column(ahead)
-    moved = (batch.future[:, column, what.view] - batch.image[:, -1, what.view]).square().mean(dim=(1, 2, 3))
-    chosen = moved.argsort(descending=True)[: len(rows) // 2 : max(1, len(rows) // 2 // SHOWN)][:SHOWN]
-    few = batch[chosen]
-    predicted = next(iter(what.ways.values()))(few, what.tokens(few, 0), ahead, torch.Generator().manual_seed(0))
-    images = {"now": few.image[:, -1, what.view], "later": few.future[:, column, what.view]}
-    images |= {"seen": what.paint(what.tokens(few, ahead)), "predicted": what.paint(predicted)}
-    return {name: image.clamp(0, 1).movedim(1, -1).numpy().astype(np.float16) for name, image in images.items()}
 
 
 def _savez(draft: Path, arrays: dict[str, np.ndarray]) -> None:
