@@ -10,6 +10,7 @@ demo: setup
 	$(BIN)/wmzoo demo
 
 test: setup
+	@scripts/browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: setup

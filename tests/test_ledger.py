@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wmzoo import ledger
+from wmzoo import ledger, report
 from wmzoo.errors import UserError
-from wmzoo.files import write_json
-from wmzoo.ledger import Claim, claims, compared, judged, saved, table, word, write_into
+from wmzoo.files import read_between, write_between, write_json
+from wmzoo.ledger import Claim, claims, compared, judged, table, word
 from wmzoo.registry import arm
+from wmzoo.report import saved
 from wmzoo.rollout import Played, summary
 from wmzoo.study import Job, study
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ("implicit_vs_explicit",)
 
 
 def test_all_claims_of_the_protocol_are_there() -> None:
@@ -94,23 +96,28 @@ def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pyte
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{ledger.START}\nold\n{ledger.END}\nafter\n")
+    page.write_text("before\n<!-- claims -->\nold\n<!-- end of claims -->\nafter\n")
     rows = table([judged(Claim(1, "x", "says | so", "9%"), tmp_path, "small")], "small")
-    write_into(page, rows)
+    write_between(page, ledger.MARK, rows.markdown)
     text = page.read_text()
-    assert text.startswith(f"before\n{ledger.START}\n| ")
-    assert text.endswith(f"{ledger.END}\nafter\n")
-    assert "old" not in text
+    assert text.startswith("before\n<!-- claims -->\n| ")
+    assert text.endswith("<!-- end of claims -->\nafter\n")
+    assert read_between(page, ledger.MARK) == rows.markdown
     assert "untested" in text
-    (tmp_path / "t.csv").write_text(rows.csv)
-    assert saved(tmp_path / "t.csv", rows.note) == rows
-    with pytest.raises(UserError, match="has no place for the claims"):
-        write_into(ROOT / "LICENSE", rows)
+    (tmp_path / "claims.csv").write_text(rows.csv)
+    assert saved(tmp_path / "claims.csv", rows.note) == rows
+    with pytest.raises(UserError, match="has no place for this"):
+        write_between(ROOT / "LICENSE", ledger.MARK, "")
 
 
-def test_the_table_of_the_readme_was_generated() -> None:
-    """What stands in README.md is docs/results/claims.csv, to the letter."""
-    text = (ROOT / "README.md").read_text()
-    inside = text.partition(ledger.START)[2].partition(ledger.END)[0].strip()
+def test_the_tables_of_the_readme_were_generated() -> None:
+    """What stands in README.md is what lies in docs/results, to the letter."""
+    inside = read_between(ROOT / "README.md", ledger.MARK)
     note = re.findall(r"^Scale: .*$", inside, re.MULTILINE)[0]
-    assert inside == saved(ROOT / "docs" / "results" / "claims.csv", note).markdown.strip()
+    assert inside == saved(ROOT / "docs" / "results" / "claims.csv", note).markdown
+    for name in RESULTS:
+        folder, inside = ROOT / "docs" / "results" / name, read_between(ROOT / "README.md", name)
+        for table_ in ("success", "differences"):
+            (note,) = (line for line in inside.splitlines() if line.startswith(report.NOTES[table_][:20]))
+            assert saved(folder / f"{table_}.csv", note).markdown in inside
+        assert (folder / "differences.png").exists()

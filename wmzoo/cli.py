@@ -250,6 +250,7 @@ def study(
         episodes: recorded of each task that has none yet.
         runs: folder of all runs.
     """
+    from .files import write_json
     from .launch import launcher as started
     from .launch import run
     from .report import write
@@ -259,6 +260,7 @@ def study(
 
     chosen: Study = restricted(named(name, scale), seeds, rows, settings)
     changes = _changes(change)
+    asked = {"scale": scale, "seeds": seeds, "rows": rows, "settings": settings, "change": change}
     for flag, value in (("--processes", processes), ("--threads", threads), ("--episodes", episodes)):
         _positive(flag, value)
     gather(chosen, scale, changes, episodes, processes)
@@ -266,6 +268,7 @@ def study(
     print(outline(what, Path(runs), processes))
     if plan:
         return
+    write_json(Path(runs) / "studies" / name / "asked.json", asked)
     with Watcher(what) as watcher, started(launcher, processes, threads, address) as submit:
 
         def told(state: dict[Path, Any], failed: dict[Path, str]) -> None:
@@ -276,6 +279,30 @@ def study(
     print(f"report: {write(what, Path(runs), {}, failed)}")
     if failed:
         raise UserError(f"{len(failed)} of {len(what.jobs)} jobs failed; the same command tries them again")
+
+
+def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
+    """The report of a study as it was last asked for, from what there is now.
+
+    Args:
+        name: of the study.
+        runs: folder of all runs.
+        write: a page, such as README.md, that has a place for its tables; they and a picture go to docs/results beside it.
+    """
+    from .files import read_json
+    from .report import publish
+    from .report import write as written
+    from .study import planned, restricted
+    from .study import study as named
+
+    where = Path(runs) / "studies" / name / "asked.json"
+    asked = read_json(where, "a study that was begun", f"type: wmzoo study {name}")
+    seeds, rows, settings = (tuple(asked[key]) for key in ("seeds", "rows", "settings"))
+    chosen = restricted(named(name, asked["scale"]), seeds, rows, settings)
+    what = planned(name, chosen, Path(runs), asked["scale"], _changes(tuple(asked["change"])))
+    print(f"report: {written(what, Path(runs), {}, {})}")
+    if write:
+        publish(what, Path(runs), Path(write))
 
 
 def _changes(words: tuple[str, ...]) -> dict[str, Any]:
@@ -317,12 +344,12 @@ def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bo
         write: a page that has a place for the table; a CSV of it is written to docs/results/claims.csv.
         json: print one object a claim.
     """
-    from .files import write_atomically
-    from .ledger import known, table, write_into
+    from .files import write_atomically, write_between
+    from .ledger import MARK, known, table
 
     rows = table(known(Path(runs), scale), scale)
     if write:
-        write_into(Path(write), rows)
+        write_between(Path(write), MARK, rows.markdown)
         write_atomically(Path(write).parent / "docs" / "results" / "claims.csv", lambda draft: draft.write_text(rows.csv))
     _show([dict(zip(rows.head, row, strict=True)) for row in rows.rows], json, lambda: rows.markdown)
 
@@ -377,6 +404,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "flops": flops,
     "bench": bench,
     "study": study,
+    "report": report,
     "cell": cell,
     "claims": claims,
     "power": power,

@@ -51,6 +51,25 @@ def read_json(path: Path, kind: str, cure: str = "") -> Any:
         raise UserError(f"{path} is damaged or is not {kind} ({error}){cure and '; ' + cure}") from None
 
 
+def write_between(page: Path, mark: str, text: str) -> None:
+    """Replace what stands between `<!-- MARK -->` and `<!-- end of MARK -->` in a page.
+
+    Raises:
+        UserError: it has no such place.
+    """
+    start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, found, rest = page.read_text().partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UserError(f"{page} has no place for this: put the lines {start!r} and {end!r} into it")
+    write_atomically(page, lambda draft: draft.write_text(f"{before}{start}\n{text}{end}{after}"))
+
+
+def read_between(page: Path, mark: str) -> str:
+    """What stands there."""
+    return page.read_text().partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- end of {mark} -->")[0]
+
+
 @contextmanager
 def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the folder while the block runs.

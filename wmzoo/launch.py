@@ -18,7 +18,7 @@ from .errors import UserError
 from .files import write_atomically
 from .study import Job, Plan
 
-State = Literal["waiting", "running", "done", "failed", "not run"]
+State = Literal["waiting", "queued", "running", "done", "failed", "not run"]
 Submit = Callable[[list[str], Path], "Future[str]"]  # words after `wmzoo`, where to write what it says -> what went wrong, or ""
 Launcher = Literal["local", "ray", "slurm"]
 RUNNING: set["subprocess.Popen[bytes]"] = set()  # of this process
@@ -46,13 +46,14 @@ def run(what: Plan, submit: Submit, told: Callable[[dict[Path, State], dict[Path
                 state[folder], failed[folder] = "not run", f"it stands on {lost[0].name}, which failed"
             elif all(value == "done" for value in needs.values()):
                 prepare(jobs[folder])
-                state[folder] = "running"
+                state[folder] = "queued"
                 running[submit(words(jobs[folder]), folder / "log.txt")] = folder
         for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
             folder = running.pop(future)
             wrong = future.result() or ("" if jobs[folder].done else "it ended without a result")
             state[folder] = "failed" if wrong else "done"
             failed |= {folder: wrong} if wrong else {}
+        state |= {folder: "running" for future, folder in running.items() if future.running()}  # engines do not say
         told(state, failed)
     return failed
 

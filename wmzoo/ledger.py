@@ -7,8 +7,6 @@
 Intervals are of paired differences (same seeds, same handles or windows), corrected by Holm within the claim.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,13 @@ import numpy as np
 from . import registry
 from .config import Scale
 from .errors import UserError
-from .files import write_atomically
 from .findings import played
 from .report import Table
 from .stats import Estimate, clustered, corrected, paired
 from .study import Job, planned, restricted, study
 
 Measure = Literal["success", "few less many", "l1"]
-START, END = "<!-- claims: wmzoo claims --write README.md -->", "<!-- end of claims -->"
+MARK = "claims"
 
 
 @dataclass(frozen=True)
@@ -154,26 +151,6 @@ def table(rows: Sequence[Judged], scale: Scale) -> Table:
         lines.append((str(c.number), c.family, c.says, c.paper, tested, row.found or "-", row.n or "-", row.verdict))
     head = ("", "family", "claim", "the paper's figures", "study", "ours: difference, 95%", "n", "verdict")
     return Table("claims", head, tuple(lines), f"Scale: {scale}.  Intervals of paired differences, corrected by Holm within a claim.")
-
-
-def saved(path: Path, note: str) -> Table:
-    """The table that was written to a CSV file."""
-    head, *rows = list(csv.reader(io.StringIO(path.read_text())))
-    return Table("claims", tuple(head), tuple(tuple(row) for row in rows), note)
-
-
-def write_into(page: Path, rows: Table) -> None:
-    """Replace what stands between the two marks of a page.
-
-    Raises:
-        UserError: it has no such marks.
-    """
-    text = page.read_text()
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise UserError(f"{page} has no place for the claims: put the lines {START!r} and {END!r} into it")
-    write_atomically(page, lambda draft: draft.write_text(f"{before}{START}\n{rows.markdown}{END}{after}"))
 
 
 def known(runs: Path, scale: Scale) -> list[Judged]:

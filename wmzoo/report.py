@@ -23,16 +23,20 @@ from matplotlib.figure import Figure
 
 from . import __version__, compare, registry
 from .errors import UserError
-from .files import read_json, text_hash, write_atomically, write_json
+from .files import read_json, text_hash, write_atomically, write_between
 from .findings import Findings, Line, Rate, curves, find, sentence, verdict
 from .launch import State
 from .probe import table as probe_table
 from .stats import wilson
 from .study import Job, Plan
 from .tasks import every_shift
-from .watch import named
 
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
+NOTES = {
+    "success": "Rate over tasks and handles; the interval is that of a crossed design, seeds x handles, never narrower than Wilson's. "
+    "IQM: interquartile mean over seeds and tasks.",
+    "differences": "Paired by training seed and handle; intervals and p are corrected by Holm",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ class Table:
         return written.getvalue()
 
 
+def saved(path: Path, note: str) -> Table:
+    """The table that was written to a CSV file."""
+    head, *rows = list(csv.reader(io.StringIO(path.read_text())))
+    return Table(path.stem, tuple(head), tuple(tuple(row) for row in rows), note)
+
+
 def place(line: Line) -> str:
     """A row and its setting."""
     return ", ".join(filter(None, (line.label, line.setting)))
@@ -98,11 +108,7 @@ def success(found: Findings) -> Table:
         middle = "not run" if line.iqm is None else f"{line.iqm:.2f}"
         rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
     head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
-    note = (
-        "Rate over tasks and handles; the interval is that of a crossed design, seeds x handles, never narrower than Wilson's. "
-        "IQM: interquartile mean over seeds and tasks."
-    )
-    return Table("success", head, tuple(rows), note)
+    return Table("success", head, tuple(rows), NOTES["success"])
 
 
 def differences(found: Findings) -> Table:
@@ -120,7 +126,7 @@ def differences(found: Findings) -> Table:
         verdict_ = verdict(gap.low, gap.high)
         rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, verdict_))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
-    note = f"Paired by training seed and handle; intervals and p are corrected by Holm for the {len(rows)} comparisons of this study."
+    note = f"{NOTES['differences']} for the {len(rows)} comparisons of this study."
     return Table("differences", head, tuple(rows), note)
 
 
@@ -131,16 +137,7 @@ def costs(found: Findings) -> Table:
         c = line.cost
         measured = (number(c.step, 0), number(c.train), number(c.chunk), number(c.memory, 2))
         rows.append((line.label, line.setting or "-", f"{c.parameters:,}", number(c.gigaflop, 2), *measured))
-    head = (
-        "arm",
-        "setting",
-        "trained parameters",
-        "GFLOP a step and window",
-        "ms a step",
-        "minutes of training",
-        "ms a chunk",
-        "GB at most",
-    )
+    head = ("arm", "setting", "trained parameters", "GFLOP a step and window", "ms a step", "minutes trained", "ms a chunk", "GB at most")
     note = "Medians over seeds, as measured while the study ran: times depend on what ran beside them.  Stages are not included."
     return Table("cost", head, tuple(rows), note)
 
@@ -197,14 +194,25 @@ def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[P
     for table in tables(found):
         for suffix, text in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
             write_atomically(folder / f"{table.name}.{suffix}", lambda draft, text=text: draft.write_text(text))
-    write_json(folder / "plan.json", [{"about": job.about, "run": job.folder.name, "done": job.done} for job in plan.jobs])
-    page = render(plan, found, runs)
+    page, drawn = render(plan, found, runs)
+    for name, picture in drawn.items():
+        write_atomically(folder / f"{name}.png", lambda draft, picture=picture: draft.write_bytes(picture))
     write_atomically(folder / "report.html", lambda draft: draft.write_text(page))
     return folder / "report.html"
 
 
-def render(plan: Plan, found: Findings, runs: Path) -> str:
-    """The page."""
+def publish(plan: Plan, runs: Path, page: Path) -> None:
+    """Put success and differences into a page, and their CSV files and picture beside it, under docs/results."""
+    folder, home = runs / "studies" / plan.name, page.parent / "docs" / "results" / plan.name
+    found = find(plan, {}, {})
+    for name in ("success.csv", "differences.csv", "cost.csv", "cells.csv", "differences.png"):
+        write_atomically(home / name, lambda draft, name=name: draft.write_bytes((folder / name).read_bytes()))
+    text = f"{success(found).markdown}\n{differences(found).markdown}\n"
+    write_between(page, plan.name, f"{text}![differences to {found.baseline}](docs/results/{plan.name}/differences.png)\n")
+
+
+def render(plan: Plan, found: Findings, runs: Path) -> tuple[str, dict[str, bytes]]:
+    """The page, and its pictures for other pages."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     shown = [line for line in found.lines if line.rate is not None]
     pictures = {
@@ -214,11 +222,11 @@ def render(plan: Plan, found: Findings, runs: Path) -> str:
         else None,
         "Validation loss of actions over training": learning(found),
     }
-    return environment.get_template("page.html").render(
+    files = {"Success": "success", "Difference to the baseline": "differences"}
+    drawn = {files[name]: base64.b64decode(picture["paper"]) for name, picture in pictures.items() if picture and name in files}
+    page = environment.get_template("page.html").render(
         found=found,
-        verdicts=[
-            sentence(line, found.baseline) for line in found.lines if line.label != found.baseline and "play" in line.jobs[0].measures
-        ],
+        verdicts=[sentence(line, found.baseline) for line in found.lines if line.label != found.baseline and plays(line)],
         best=headline(found),
         pictures={name: picture for name, picture in pictures.items() if picture},
         tables=tables(found),
@@ -227,8 +235,8 @@ def render(plan: Plan, found: Findings, runs: Path) -> str:
         worlds=worlds(found, runs / "studies" / plan.name),
         probes=probes(found),
         provenance=provenance(plan),
-        named=named,
     )
+    return page, drawn
 
 
 def headline(found: Findings) -> str:
@@ -249,31 +257,31 @@ def headline(found: Findings) -> str:
     return f"{done}. {'; '.join(parts)}; {rest} not distinguishable.".replace(". b", ". B", 1).replace(". w", ". W", 1)
 
 
-Picture = dict[str, str]  # a PNG for each theme, as data URLs
+Picture = dict[str, str]  # a PNG for each theme, as a data URL; and "paper", for other pages, in base 64
 
 
 def figure(draw: Callable[[Axes], None], lines: int, width: float = 7.0) -> Picture:
-    """A drawing in both themes, on a transparent ground."""
+    """A drawing in both themes on a transparent ground, and on white."""
     drawn = {}
-    for theme, ink in (("light", "#222222"), ("dark", "#dddddd")):
+    for theme, ink, ground in (("light", "#222222", "none"), ("dark", "#dddddd", "none"), ("paper", "#222222", "white")):
         colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink)
-        with rc_context({**colours, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.transparent": True, "font.size": 9}):
+        with rc_context({**colours, "axes.facecolor": ground, "figure.facecolor": ground, "savefig.facecolor": ground, "font.size": 9}):
             sheet = Figure(figsize=(width, 0.9 + 0.32 * max(2, lines)), layout="constrained")
             axes = sheet.subplots()
             axes.spines[["top", "right"]].set_visible(False)
             draw(axes)
-            drawn[theme] = png(sheet)
+            drawn[theme] = png(sheet) if theme == "paper" else f"data:image/png;base64,{png(sheet)}"
     return drawn
 
 
 def png(sheet: Figure) -> str:
     written = io.BytesIO()
     sheet.savefig(written, format="png", dpi=140)
-    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+    return base64.b64encode(written.getvalue()).decode()
 
 
 def rates(axes: Axes, lines: Sequence[Line]) -> None:
-    """Rates with intervals; a dot for each seed."""
+    """Rates with intervals; a bar for each seed."""
     for i, line in enumerate(lines):
         rate = line.rate
         assert rate is not None

@@ -5,7 +5,7 @@ of its data, as stages are; so what two studies have in common is run once, and 
     runs/ARM-HASH/           the run; config.yaml, metrics.csv, export/ (run.py), eval.json (rollout.py), world.json (world.py)
     runs/ARM-HASH/cell.json  what was measured, seconds, peak memory, threads, versions (work.py)
     runs/stages/             what cells need beforehand, trained once
-    runs/studies/NAME/       plan.json, cells.csv, report.html
+    runs/studies/NAME/       asked.json, report.html and its tables (report.py)
 """
 
 from collections.abc import Iterator, Mapping
@@ -189,24 +189,16 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
         folder = cell_folder(experiment, runs)
         about = (label, setting, str(seed))
         if folder in jobs:
-            raise UserError(
-                f"study {name}: {' and '.join(', '.join(filter(None, a)) for a in (jobs[folder].about, about))} are the same run"
-            )
+            both = " and ".join(", ".join(filter(None, told)) for told in (jobs[folder].about, about))
+            raise UserError(f"study {name}: {both} are the same run")
         jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge)
     return Plan(name, found, tuple(jobs.values()))
 
 
 def checked(experiment: Experiment) -> None:
     """`config.check`, once for all seeds and numbers of demonstrations."""
-    _checked(
-        config.dump(
-            replace(
-                experiment,
-                seed=0,
-                data=replace(experiment.data, demos=min(1, experiment.data.demos), videos=min(0, experiment.data.videos)),
-            )
-        )
-    )
+    data = replace(experiment.data, demos=min(1, experiment.data.demos), videos=min(0, experiment.data.videos))
+    _checked(config.dump(replace(experiment, seed=0, data=data)))
 
 
 @cache
@@ -220,20 +212,21 @@ def cell_folder(experiment: Experiment, runs: Path) -> Path:
     return runs / f"{experiment.name}-{text_hash(config.dump(experiment) + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
 
 
-def missing_data(found: Study, scale: Scale, common: Mapping[str, Any], episodes: int) -> list[tuple[Data, str]]:
-    """Tasks that have not been recorded yet, each with the data settings that ask for it."""
+def missing_data(found: Study, scale: Scale, common: Mapping[str, Any]) -> list[tuple[Data, str]]:
+    """Tasks of which nothing has been recorded yet, each with the data settings that ask for it."""
     asked = {(e.data.root, e.data.size, task): e.data for _, e in experiments(found, scale, common) for task in resolve(e.data.tasks)}
 
     def lacks(root: str, size: int, task: str) -> bool:
         try:
-            return len(open_task(Path(root) / str(size), task).episodes) < min(episodes, 2)
+            open_task(Path(root) / str(size), task)
         except UserError:
             return True
+        return False
 
     return [(data, task) for (root, size, task), data in asked.items() if lacks(root, size, task)]
 
 
 def gather(found: Study, scale: Scale, common: Mapping[str, Any], episodes: int, processes: int) -> None:
     """Record what has not been recorded yet."""
-    for data, task in missing_data(found, scale, common, episodes):
+    for data, task in missing_data(found, scale, common):
         collect((task,), Path(data.root), data.size, episodes, processes)
