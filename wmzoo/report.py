@@ -234,7 +234,7 @@ def render(plan: Plan, found: Findings, runs: Path) -> tuple[str, dict[str, byte
         films=films(found),
         worlds=worlds(found, runs / "studies" / plan.name),
         probes=probes(found),
-        provenance=provenance(plan),
+        provenance=provenance(plan, runs / "studies" / plan.name / "asked.json"),
     )
     return page, drawn
 
@@ -394,15 +394,17 @@ def _url(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def provenance(plan: Plan) -> dict[str, str]:
-    """Where the numbers come from."""
+def provenance(plan: Plan, asked: Path) -> dict[str, str]:
+    """Where the numbers come from; `asked` holds the options of `wmzoo study`."""
+    options = read_json(asked, "a study that was begun") if asked.exists() else {}
+    given = [f"--{name} {' '.join(map(repr, v)) if isinstance(v, list) else v}" for name, v in options.items() if v]
     data: dict[str, str] = {}
     for job in plan.cells:
         if (job.folder / "export" / "policy.json").exists():
             data |= read_json(job.folder / "export" / "policy.json", "an exported run")["data"]
     versions = {name: version(name) for name in ("torch", "lightning", "diffusers", "transformers", "timm", "numpy")}
     return {
-        "command": f"wmzoo study {plan.name}",
+        "command": " ".join([f"wmzoo study {plan.name}", *given]),
         "wmzoo": __version__,
         "packages": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
