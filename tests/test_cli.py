@@ -287,10 +287,17 @@ def test_options_override_a_saved_configuration(run: Path) -> None:
 
 
 def test_list_is_json(say: Type) -> None:
-    """Four kinds, each a name and a line; the first members are there."""
+    """Six kinds, each a name and a line; the first members are there."""
     listed = json.loads(say("list", "--json"))
-    assert list(listed) == ["arms", "objectives", "models", "tasks"]
-    for kind, name in (("arms", "policy"), ("objectives", "flow"), ("models", "dit"), ("tasks", "mw3"), ("tasks", "toy-red")):
+    assert list(listed) == ["arms", "studies", "claims", "objectives", "models", "tasks"]
+    for kind, name in (
+        ("arms", "policy"),
+        ("studies", "quick"),
+        ("objectives", "flow"),
+        ("models", "dit"),
+        ("tasks", "mw3"),
+        ("tasks", "toy-red"),
+    ):
         assert listed[kind][name]
     assert "toy-red" in say("list")
 
