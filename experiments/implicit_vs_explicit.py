@@ -21,7 +21,7 @@ FEW = "10 demonstrations"
 def study(scale: Scale = "small") -> Study:
     """At small scale every arm has 1,000 steps; `policy, twice the steps` takes about the time of `uwm`."""
     steps = {"optim.steps": 1000} if scale == "small" else {}
-    rows = {name: Row(name, only=()) for name in ARMS}
+    rows = {name: Row(name) for name in ARMS}
     if scale == "small":
         rows["policy, twice the steps"] = Row("policy", {"optim.steps": 2000})
     rows |= {name: Row(name, {"data.videos": 30}, only=(FEW,)) for name in ("flare_video", "uwm_video")}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wmzoo import config, launch, registry, report
+from wmzoo import config, launch, registry, report, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import read_json, write_json
@@ -202,6 +202,42 @@ def test_a_job_without_a_result_has_failed(toy_data: Path, tmp_path: Path) -> No
         return future
 
     assert set(launch.run(what, idle, told_nothing).values()) == {"it ended without a result"}
+
+
+def test_an_engine_that_loses_a_worker_fails_that_job_alone(toy_data: Path, tmp_path: Path) -> None:
+    """A future that raises, and a folder that holds another run: both are reported, and the rest is run."""
+    what = plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy")}))
+    lost, taken = what.cells[0].folder, what.cells[1].folder
+    taken.mkdir()
+    (taken / "config.yaml").write_text("something else")
+    fake = Fake(set())
+
+    def engine(words: list[str], log: Path) -> "Future[str]":
+        if words[1] != str(lost):
+            return fake(words, log)
+        future: Future[str] = Future()
+        future.set_exception(ConnectionError("node died"))
+        return future
+
+    failed = launch.run(what, engine, told_nothing)
+    assert failed[lost] == "ConnectionError: node died"
+    assert "holds another run than its name says" in failed[taken]
+    assert [job.done for job in what.cells] == [False, False, True, True]
+
+
+def test_a_new_measurement_replaces_what_it_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores in another space replace the old ones, and cell.json does not claim those any more; none asked for keeps them."""
+    asked: list[Path | None] = []
+    job = Job(tmp_path / "cell", registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("foresee",), 4, str(tmp_path / "one"))
+    write_json(job.folder / "export" / "policy.json", {})
+    write_json(job.folder / "world.json", {})
+    (job.folder / "metrics.csv").write_text("step,seconds\n1,2.0\n")
+    monkeypatch.setattr(work, "foresees", lambda _: True)
+    monkeypatch.setattr(work.world, "evaluate", lambda folder, space: asked.append(space))
+    for space in (str(tmp_path / "one"), str(tmp_path / "one"), "", str(tmp_path / "two")):
+        work.work(replace(job, space=space))
+    assert asked == [tmp_path / "one", tmp_path / "two"]
+    assert read_json(job.folder / "cell.json", "")["measured"] == ["foresee", "foresee two"]
 
 
 def test_a_folder_with_another_run_is_refused(toy_data: Path, tmp_path: Path) -> None:
@@ -418,7 +454,9 @@ def test_an_engine_changes_nothing(toy_data: Path, tmp_path: Path, whole: Path, 
     pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
     folder = home(toy_data, tmp_path, engine)
     rows = ("--rows", "flare") if engine == "ray" else ("--rows", "policy")
-    assert start(folder, *rows, "--processes", "2", "--launcher", engine).wait(400) == 0, (folder / "said.txt").read_text()
+    assert start(folder, *rows, "--processes", "2", "--launcher", engine, "--address", "local").wait(400) == 0, (
+        folder / "said.txt"
+    ).read_text()
     here, there = results(folder), results(whole)
     assert here
     assert here == {key: there[key] for key in here}
@@ -470,6 +508,10 @@ def test_a_plan_only(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not list(Path("runs").glob("*/metrics.csv"))
     with pytest.raises(UserError, match="say field=value"):
         dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.steps"])
+    with pytest.raises(UserError, match=r"--change: .*lists are written \[a, b\]"):
+        dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.steps=[1"])
+    with pytest.raises(UserError, match="--seeds must be 0 or more, not -1"):
+        dispatch(["study", "quick", "--scale", "tiny", "--seeds", "-1"])
     with pytest.raises(UserError, match="unknown field of optim 'step'"):
         dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.step=3"])
 

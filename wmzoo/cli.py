@@ -229,7 +229,7 @@ def study(
     processes: int = CORES,
     threads: int = 1,
     launcher: Launcher = "local",
-    address: str = "local",
+    address: str = "auto",
     episodes: int = 60,
     runs: str = "runs",
 ) -> None:
@@ -246,7 +246,7 @@ def study(
         processes: jobs at once; with Ray and SLURM as many as may be waiting there.
         threads: of each job; part of what decides the last digits of a result, so it does not follow the number of processes.
         launcher: where jobs run.
-        address: of the Ray cluster, such as auto; local starts one here.  For slurm: slurm, or local to run its jobs here.
+        address: of the Ray cluster; auto finds it, local starts one here.  With slurm, local runs its jobs on this machine.
         episodes: recorded of each task that has none yet.
         runs: folder of all runs.
     """
@@ -312,7 +312,10 @@ def _changes(words: tuple[str, ...]) -> dict[str, Any]:
     pairs = [word.partition("=") for word in words]
     if bad := [name for name, sign, _ in pairs if not sign]:
         raise UserError(f"--change {bad[0]}: say field=value, such as optim.steps=500")
-    values = {name: yaml.safe_load(value) for name, _, value in pairs}
+    try:
+        values = {name: yaml.safe_load(value) for name, _, value in pairs}
+    except yaml.YAMLError as error:
+        raise UserError(f"--change: {str(error).splitlines()[0]}; lists are written [a, b]") from None
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

@@ -45,12 +45,18 @@ def run(what: Plan, submit: Submit, told: Callable[[dict[Path, State], dict[Path
             if lost := [need for need, value in needs.items() if value in ("failed", "not run")]:
                 state[folder], failed[folder] = "not run", f"it stands on {lost[0].name}, which failed"
             elif all(value == "done" for value in needs.values()):
-                prepare(jobs[folder])
+                try:
+                    prepare(jobs[folder])
+                except UserError as error:
+                    state[folder], failed[folder] = "failed", str(error)
+                    continue
                 state[folder] = "queued"
                 running[submit(words(jobs[folder]), folder / "log.txt")] = folder
         for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
             folder = running.pop(future)
-            wrong = future.result() or ("" if jobs[folder].done else "it ended without a result")
+            lost = future.exception()  # an engine that lost its worker
+            wrong = f"{type(lost).__name__}: {lost}" if lost else future.result()
+            wrong = wrong or ("" if jobs[folder].done else "it ended without a result")
             state[folder] = "failed" if wrong else "done"
             failed |= {folder: wrong} if wrong else {}
         state |= {folder: "running" for future, folder in running.items() if future.running()}  # engines do not say
@@ -104,11 +110,11 @@ def launcher(kind: Launcher, processes: int, threads: int, address: str) -> Iter
         kind: this machine, a Ray cluster, or SLURM.
         processes: jobs at once.
         threads: of each.
-        address: of the Ray cluster ("auto" finds the one that this machine belongs to, "local" starts one here); for SLURM the folder
-            of its logs, or "local" to run submitit's jobs here.
+        address: of the Ray cluster: "auto" finds the one that this machine belongs to, "local" starts one here; for SLURM "auto" is the
+            cluster, and "local" runs submitit's jobs here.
 
     Raises:
-        UserError: the engine is not installed.
+        UserError: the engine is not installed, or there is no such cluster.
     """
     start = {"local": _local, "ray": _ray, "slurm": _slurm}[kind]
     with ThreadPoolExecutor(processes) as pool:
@@ -127,7 +133,11 @@ def _local(pool: ThreadPoolExecutor, processes: int, threads: int, address: str)
 def _ray(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -> Submit:
     ray = _engine("ray")
     started = {"num_cpus": processes * threads, "include_dashboard": False} if address == "local" else {"address": address}
-    ray.init(ignore_reinit_error=True, log_to_driver=False, **started)
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False, **started)
+    except (ConnectionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no Ray cluster at {address!r}; type `ray start --head`, or say --address local ({reason})") from None
     remote = ray.remote(num_cpus=threads, max_retries=0)(call)
     return lambda words, log: remote.remote(words, log.resolve(), threads, Path.cwd()).future()
 

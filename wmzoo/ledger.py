@@ -16,11 +16,10 @@ import numpy as np
 
 from . import registry
 from .config import Scale
-from .errors import UserError
 from .findings import played
 from .report import Table
 from .stats import Estimate, clustered, corrected, paired
-from .study import Job, planned, restricted, study
+from .study import Job, missing_data, planned, restricted, study
 
 Measure = Literal["success", "few less many", "l1"]
 MARK = "claims"
@@ -79,10 +78,12 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     """A claim against the cells that there are."""
     if not claim.study:
         return Judged(claim, "", "", "untested")
-    try:
-        cells = jobs_of(claim, runs, scale)
-    except UserError:  # the data was not recorded
+    few = restricted(study(claim.study, scale), (), (claim.ours, *claim.theirs))
+    if missing_data(few, scale, {}):
         return Judged(claim, "", "", "not run")
+    cells: dict[tuple[str, str], list[Job]] = {}
+    for job in planned(claim.study, few, runs, scale, {}).cells:
+        cells.setdefault((job.about[0], job.about[1]), []).append(job)
     estimates, n = [], ""
     for label in claim.theirs:
         pair = compared(claim, cells, label)
@@ -103,16 +104,6 @@ def word(ends: Sequence[tuple[float, float]]) -> str:
     if any(high < 0 for _, high in ends):
         return "fails"
     return "holds" if all(low > 0 for low, _ in ends) else "not distinguishable"
-
-
-def jobs_of(claim: Claim, runs: Path, scale: Scale) -> dict[tuple[str, str], list[Job]]:
-    """The cells of the claim's rows and settings, in the order of their seeds."""
-    found = study(claim.study, scale)
-    few = restricted(found, (), (claim.ours, *claim.theirs))
-    cells: dict[tuple[str, str], list[Job]] = {}
-    for job in planned(claim.study, few, runs, scale, {}).cells:
-        cells.setdefault((job.about[0], job.about[1]), []).append(job)
-    return cells
 
 
 def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: str) -> tuple[Estimate, str] | None:

@@ -99,7 +99,7 @@ class Job:
         if not self.measures:
             return (self.folder / "export" / "policy.json").exists()
         path = self.folder / "cell.json"
-        return path.exists() and set(self.asked) <= set(read_json(path, "a cell")["measured"])
+        return path.exists() and set(self.asked) <= set(read_json(path, "a cell", "delete it")["measured"])
 
     @property
     def asked(self) -> list[str]:
@@ -151,6 +151,8 @@ def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...], sett
     for label in rows:
         if label not in found.rows:
             raise unknown("row of this study", label, found.rows)
+    if wrong := [seed for seed in seeds if seed < 0]:
+        raise UserError(f"--seeds must be 0 or more, not {wrong[0]}")
     kept = {label: row for label, row in found.rows.items() if not rows or label in (*rows, found.baseline, found.space)}
     chosen = {label: changes for label, changes in found.settings.items() if not settings or label in settings}
     return replace(found, seeds=seeds or found.seeds, rows=kept, settings=chosen)

@@ -29,15 +29,17 @@ def work(job: Job) -> None:
         if job.done:
             return
         start, before, names = time.monotonic(), known(folder), resolve(job.arm.data.tasks)
-        if "play" in job.measures and plays(folder) and handles_played(folder) < job.handles:
+        if "play" in job.measures and plays(folder) and handles_played(folder / "eval.json") < job.handles:
             rollout.evaluate(folder, names, job.handles, processes=1)
         if "play" in job.measures and plays(folder) and not (folder / "videos" / f"{names[0]}-handle-0.mp4").exists():
             rollout.film(folder, names)
-        if "foresee" in job.measures and foresees(folder):
+        kept = before.get("measured", [])
+        if "foresee" in job.measures and foresees(folder) and not (not job.space and (folder / "world.json").exists()):
+            kept = [asked for asked in kept if not asked.startswith("foresee ")]  # scores in another space are replaced
             world.evaluate(folder, space=Path(job.space) if job.space else None)
         if "shift" in job.measures and plays(folder):
             for shift in every_shift(names):
-                if not (folder / f"eval-{shift}.json").exists():
+                if handles_played(folder / f"eval-{shift}.json") < job.shifted:
                     rollout.evaluate(folder, names, job.shifted, processes=1, videos=False, shift=shift)
         if "probe" in job.measures and has_latent_actions(folder):
             probe.probe(folder)
@@ -45,7 +47,7 @@ def work(job: Job) -> None:
         facts = {
             "arm": job.arm.name,
             "seed": job.arm.seed,
-            "measured": [*before.get("measured", []), *job.asked],
+            "measured": list(dict.fromkeys([*kept, *job.asked])),
             "seconds": {"train": trained_seconds(folder), "measure": round(measuring, 1)},
             "peak_bytes": max(peak_memory(), before.get("peak_bytes", 0)),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
@@ -66,12 +68,11 @@ def known(folder: Path) -> dict[str, Any]:
     return read_json(path, "a cell") if path.exists() else {}
 
 
-def handles_played(folder: Path) -> int:
-    """Start states of each task on which the run was played."""
-    path = folder / "eval.json"
-    if not path.exists():
+def handles_played(result: Path) -> int:
+    """Start states of each task that an evaluation has played; none where there is no such file."""
+    if not result.exists():
         return 0
-    return min(row["n"] for row in read_json(path, "an evaluated run")["tasks"].values())
+    return min(row["n"] for row in read_json(result, "an evaluated run", "delete it")["tasks"].values())
 
 
 def trained_seconds(folder: Path) -> float:
