@@ -47,20 +47,25 @@ def two_alike(batch: Batch) -> Batch:
 
 def by_heart(hybrid: Hybrid, pair: Batch, steps: int = 900) -> Batch:
     """Train on two windows, each four times a step for more clocks; returns that batch."""
-    hybrid.settle(lambda: [pair])
-    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=2e-3)
     batch = pair[torch.arange(2).repeat(4)]
+    hybrid.settle(lambda: [pair])
     torch.manual_seed(0)
+    descend(hybrid, batch, steps, 2e-3)
+    return batch
+
+
+def descend(hybrid: Hybrid, batch: Batch, steps: int, rate: float) -> None:
+    """Train on one batch alone, at a rate that falls over the last three tenths."""
+    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=rate)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, 3 * (steps - step) / steps)
+            group["lr"] = rate * min(1.0, (steps - step) / (0.3 * steps))
         loss = torch.stack([score.mean() for score in hybrid(batch).values()]).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(hybrid.parameters(), 1.0)
         optimizer.step()
     hybrid.eval()
-    return batch
 
 
 def check_two_modes(sample: Callable[..., Tensor], truth: dict[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import learns, made, scores
+from helpers import descend, learns, made, scores
 from torch import Tensor, nn
 
 from wmzoo import registry
@@ -254,17 +254,7 @@ def test_a_batch_learnt_by_heart_is_predicted_back(name: str, batch: Batch, size
     if name == "rla_wm":  # its autoencoder is fresh here, and writes nothing
         nn.init.normal_(model.residuals.writer.out.weight, std=0.5)
     hybrid.settle(lambda: [batch])
-    optimizer = torch.optim.Adam([p for p in hybrid.parameters() if p.requires_grad], lr=3e-3)
-    steps = 900
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1.0, (steps - step) / (0.3 * steps))
-        loss = torch.stack([score.mean() for score in hybrid(batch).values()]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(hybrid.parameters(), 1.0)
-        optimizer.step()
-    hybrid.eval()
+    descend(hybrid, batch, 900, 3e-3)
     with torch.no_grad():
         ahead = 6 if name == "dino_wm" else 8
         now, future = frame_tokens(batch, model.encoder, 0).float(), frame_tokens(batch, model.encoder, 0, -1).float()

@@ -15,7 +15,7 @@ from .config import Experiment
 from .files import read_json
 from .flops import counted
 from .launch import State
-from .stats import corrected, holm, interquartile_mean, paired, pooled, probability_of_improvement, wilson
+from .stats import corrected, hierarchical, holm, interquartile_mean, paired, pooled, probability_of_improvement, wilson
 from .study import Job, Plan
 
 
@@ -84,7 +84,7 @@ class Line:
         by_seed: successes of each seed that is done.
         rate: over all tasks; None where nothing plays or nothing is done.
         tasks: the same for each task.
-        iqm: interquartile mean of the rates of seeds and tasks.
+        iqm: interquartile mean of the rates of seeds and tasks, with its bootstrap interval.
         gap: to the baseline in the same setting; None for the baseline, or where nothing can be paired.
         cost: what it took.
     """
@@ -96,7 +96,7 @@ class Line:
     by_seed: tuple[int, ...]
     rate: Rate | None
     tasks: Mapping[str, Rate]
-    iqm: float | None
+    iqm: tuple[float, float, float] | None
     gap: Gap | None
     cost: Cost
 
@@ -153,7 +153,7 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
                 by_seed=tuple(int(sum(row.sum() for row in table.values())) for table in tables),
                 rate=None if cube is None else rated(cube),
                 tasks=tasks,
-                iqm=None if cube is None else interquartile_mean(cube.mean(axis=2)),
+                iqm=None if cube is None else hierarchical(cube, middle, draws=2000),
                 gap=gaps.get((setting, label)),
                 cost=cost(jobs[0].arm, done),
             )
@@ -170,6 +170,11 @@ def played(job: Job) -> dict[str, np.ndarray]:
     names = dict.fromkeys(h["task"] for h in handles)
     ordered = sorted(handles, key=lambda h: h["seed"])
     return {name: np.array([h["success"] for h in ordered if h["task"] == name], float) for name in names}
+
+
+def middle(cube: np.ndarray) -> float:
+    """Interquartile mean over the rates of seeds and tasks."""
+    return interquartile_mean(cube.mean(axis=2))
 
 
 def rated(cube: np.ndarray) -> Rate:

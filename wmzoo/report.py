@@ -34,7 +34,7 @@ from .tasks import every_shift
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
 NOTES = {
     "success": "Rate over tasks and handles; the interval is that of a crossed design, seeds x handles, never narrower than Wilson's. "
-    "IQM: interquartile mean over seeds and tasks.",
+    "IQM: interquartile mean over seeds and tasks; its interval is a bootstrap, which is too narrow with few seeds.",
     "differences": "Paired by training seed and handle; intervals and p are corrected by Holm",
 }
 
@@ -105,7 +105,7 @@ def success(found: Findings) -> Table:
         count = "not run" if line.rate is None else f"{', '.join(map(str, line.by_seed))} of {line.rate.n // len(line.by_seed)}"
         waiting = f"{line.missing} of {len(line.jobs)} cells missing" if line.missing else ""
         by_task = [f"{line.tasks[name].mean:.2f}" if name in line.tasks else "not run" for name in names]
-        middle = "not run" if line.iqm is None else f"{line.iqm:.2f}"
+        middle = "not run" if line.iqm is None else "{:.2f} [{:.2f}, {:.2f}]".format(*line.iqm)
         rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
     head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
     return Table("success", head, tuple(rows), NOTES["success"])
