@@ -24,7 +24,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 notebooks: setup
-	$(BIN)/python -m pytest tests/test_notebooks.py
+	WMZOO_NOTEBOOKS=whole $(BIN)/python -m pytest tests/test_notebooks.py
 
 bench: setup
 	$(BIN)/wmzoo bench

@@ -10,9 +10,9 @@ from wmzoo.study import Row, Study
 ARMS = (
     *("policy", "policy_embedding", "diffusion_policy"),
     *("flare", "flare_off", "flare_current", "flare_shuffled", "flare_frozen"),
-    *("lara", "lara_off", "lara_frozen", "lara_current", "lara_shuffled", "lapa"),
+    *("lara", "lara_off", "lara_align", "lara_frozen", "lara_current", "lara_shuffled", "lapa"),
     *("policy_rla", "uwm_rla"),
-    *("uwm", "uwm_off", "uwm_current", "uwm_shuffled", "pad", "gr1"),
+    *("uwm", "uwm_off", "uwm_current", "uwm_shuffled", "uwm_change", "pad", "gr1"),
     *("flare_lara", "flare_rla", "uwm_flare", "uwm_lara"),
 )
 FEW = "10 demonstrations"

@@ -25,7 +25,7 @@ def study(scale: Scale = "small") -> Study:
             "bc_rla": row("bc_rla", "vit_mae", "pixels", "rla"),
         },
         baseline="policy",
-        settings={"": {"optim.steps": 500} if scale == "small" else {}},
+        settings={"": {"optim.steps": 400} if scale == "small" else {}},
         seeds=(0,),
         handles=10,
     )

@@ -40,9 +40,13 @@ class Attention(nn.Module):
         k, v = self.split(self.key_value(context), 2)
         return k, v
 
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None, rows: slice = slice(None)
+    ) -> Tensor:
+        """Of a sequence over itself, the tokens in `rows` alone; the others are only looked at."""
         if memory is None:
             q, k, v = self.split(self.qkv(x), 3)
+            q = q[:, :, rows]
         else:
             (q,), (k, v) = self.split(self.query(x), 1), memory
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))

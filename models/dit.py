@@ -101,18 +101,23 @@ class Block(nn.Module):
         mask: Tensor | None,
         memory: tuple[Tensor, Tensor] | None,
         sees: Tensor | None,
+        rows: slice,
     ) -> Tensor:
+        """The tokens in `rows` after the block; the others are only looked at."""
         modulation = self.modulation(condition)
         if choice is not None:
             modulation = choice @ modulation
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
         h = self.norm_attn(x) * (1 + scale_a) + shift_a
+        if choice is not None:
+            gate_a, shift_m, scale_m, gate_m = (part[:, rows] for part in (gate_a, shift_m, scale_m, gate_m))
+        x, sees = x[:, rows], rows_of(sees, rows)
         if self.self_attn is not None:
-            x = x + gate_a * self.self_attn(h, mask=mask)
+            x = x + gate_a * self.self_attn(h, mask=rows_of(mask, rows), rows=rows)
             if self.cross_attn is not None:
                 x = x + self.cross_attn(self.norm_cross(x), memory, sees)
         elif self.cross_attn is not None:
-            x = x + gate_a * self.cross_attn(h, memory, sees)
+            x = x + gate_a * self.cross_attn(h[:, rows], memory, sees)
         h = self.norm_mlp(x) * (1 + scale_m) + shift_m
         return x + gate_m * self.mlp(h)
 
@@ -160,15 +165,21 @@ class DiT(Trunk):
             streams, memory = apart(self, streams, memory)
         condition, choice = self.clocks(streams)
         mask, sees = self_mask(streams), cross_mask(streams, memory.keep) if memory else None
-        sizes = [s.tokens.shape[1] for s in streams.values()]
+        sizes = {name: stream.tokens.shape[1] for name, stream in streams.items()}
+        everything = slice(0, sum(sizes.values()))
+        rows, left = (everything, sizes) if self.depth in taps else last_rows(streams)
         x = torch.cat([silence(s) for s in streams.values()], dim=1)
         hidden = {0: x}
         for depth, block in enumerate(self.blocks, start=1):
-            x = block(x, condition, choice, mask, memory.blocks[depth - 1] if memory else None, sees)
+            kept = rows if depth == self.depth else everything
+            x = block(x, condition, choice, mask, memory.blocks[depth - 1] if memory else None, sees, kept)
             hidden[depth] = x
-        shift, scale = (self.modulation(condition) if choice is None else choice @ self.modulation(condition)).chunk(2, dim=-1)
+        modulation = self.modulation(condition)
+        if choice is not None:
+            modulation = choice[rows] @ modulation
+        shift, scale = modulation.chunk(2, dim=-1)
         final = self.norm(x) * (1 + scale) + shift
-        return Hidden({tap: cut(hidden[tap], streams, sizes) for tap in taps}, cut(final, streams, sizes))
+        return Hidden({tap: cut(hidden[tap], sizes) for tap in taps}, cut(final, left))
 
 
 def apart(trunk: Trunk, streams: Mapping[str, Stream], memory: Memory | None) -> tuple[dict[str, Stream], Memory]:
@@ -192,9 +203,23 @@ def check_taps(taps: AbstractSet[int], depth: int) -> None:
         raise ValueError(f"taps {outside} do not exist: this trunk has depths 0..{depth}")
 
 
-def cut(x: Tensor, streams: Mapping[str, Stream], sizes: list[int]) -> dict[str, Tensor]:
+def last_rows(streams: Mapping[str, Stream]) -> tuple[slice, dict[str, int]]:
+    """The shortest run of tokens that holds every stream that is read at the end, and the streams in it with their lengths."""
+    names = list(streams)
+    read = [i for i, stream in enumerate(streams.values()) if stream.read]
+    first, last = (read[0], read[-1] + 1) if read else (0, len(names))
+    sizes = [stream.tokens.shape[1] for stream in streams.values()]
+    return slice(sum(sizes[:first]), sum(sizes[:last])), dict(zip(names[first:last], sizes[first:last], strict=True))
+
+
+def rows_of(mask: Tensor | None, rows: slice) -> Tensor | None:
+    """A mask (B, 1, N, K) for some of its N tokens; (B, 1, 1, K) is for all of them."""
+    return mask if mask is None or mask.shape[2] == 1 else mask[:, :, rows]
+
+
+def cut(x: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
     """The sequence cut back into its streams."""
-    return dict(zip(streams, x.split(sizes, dim=1), strict=True))
+    return dict(zip(sizes, x.split(list(sizes.values()), dim=1), strict=True))
 
 
 @dataclass(frozen=True)

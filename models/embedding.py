@@ -103,7 +103,8 @@ class Observer(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Stream]:
         seen = self.project(self.embedding(batch, "now")) + self.frame
-        return {OBSERVATION: Stream(seen.flatten(1, 2)), "state": Stream(self.state(batch), blind=self.state_blind)}
+        state = Stream(self.state(batch), blind=self.state_blind, read=False)
+        return {OBSERVATION: Stream(seen.flatten(1, 2), read=False), "state": state}
 
 
 @dataclass(frozen=True)

@@ -206,8 +206,8 @@ class GrootDiT(Trunk):
             hidden[depth] = x
         shift, scale = self.proj_out_1(time)[:, None].chunk(2, dim=-1)
         final = self.proj_out_2(self.norm_out(x) * (1 + scale) + shift)
-        sizes = [s.tokens.shape[1] for s in streams.values()]
-        return Hidden({tap: cut(hidden[tap], streams, sizes) for tap in taps}, cut(final, streams, sizes))
+        sizes = {name: stream.tokens.shape[1] for name, stream in streams.items()}
+        return Hidden({tap: cut(hidden[tap], sizes) for tap in taps}, cut(final, sizes))
 
     def _masks(self, streams: Mapping[str, Stream], keep: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         mask, seen = self_mask(streams), cross_mask(streams, keep)

@@ -11,6 +11,7 @@ from wmzoo.features import encoded
 from wmzoo.interfaces import Blueprint, Encoder, Sizes
 from wmzoo.question import Stream
 
+from .attention import OBSERVATION
 from .state import StateTokens
 
 
@@ -37,7 +38,8 @@ class Observer(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Stream]:
         image = self.norm(self.project(encoded(batch, self.encoder, "now")) + self.place)
         observation = torch.cat([image, self.project_text(self.text(batch.text))], dim=1)
-        return {"observation": Stream(observation, blind=self.blind), "state": Stream(self.state(batch), blind=self.state_blind)}
+        state = Stream(self.state(batch), blind=self.state_blind, read=False)
+        return {OBSERVATION: Stream(observation, blind=self.blind, read=False), "state": state}
 
 
 @dataclass(frozen=True)

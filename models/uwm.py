@@ -111,7 +111,7 @@ class UwmTrunk(Trunk):
         order = {ACTION: sequence.pop(ACTION), VIDEO: sequence.pop(VIDEO), **sequence}
         last = (self.registers + self.places).expand(len(seen), -1, -1)
         shown = {**order, " registers": Stream(last)}
-        sizes = [stream.tokens.shape[1] for stream in shown.values()]
+        sizes = {name: stream.tokens.shape[1] for name, stream in shown.items()}
         mask, x = self_mask(shown), torch.cat([silence(stream) for stream in shown.values()], dim=1)
         hidden = {0: x}
         for depth, block in enumerate(self.blocks, start=1):
@@ -119,7 +119,7 @@ class UwmTrunk(Trunk):
             hidden[depth] = x
         shift, scale = self.modulation(vector)[:, None].chunk(2, dim=-1)
         final = self.linear(self.norm(x) * (1 + scale) + shift)
-        return Hidden({tap: cut(hidden[tap], shown, sizes) for tap in taps}, cut(final, shown, sizes))
+        return Hidden({tap: cut(hidden[tap], sizes) for tap in taps}, cut(final, sizes))
 
 
 def begin(network: nn.Module) -> None:

@@ -3,6 +3,7 @@
 RLA-WM 2026, arXiv:2605.07079 (residual latents); Zhu et al. 2025, Unified World Models (UWM), arXiv:2504.02792 (latents of a codec).
     zbar = sg[(T_enc(s_{t+H} - s_t) - mean) / deviation]      wmzoo.objectives.ahead.ResidualTarget
     z    = (codec(o_{t+H}) - mean) / deviation                wmzoo.objectives.ahead.FrameTarget
+    z    = (codec(o_{t+H}) - codec(o_t) - mean) / deviation   wmzoo.objectives.ahead.ChangeTarget
 """
 
 from abc import ABC, abstractmethod
@@ -88,10 +89,14 @@ class FrameTarget(Ahead):
         """Latents, and where they mean something."""
         columns = [batch.column(gap) for gap in self.gaps]
         valid = batch.has_future[:, columns].all(dim=1)
-        frames = [self.of(batch, None if self.control == "current" else column) for column in columns]
+        frames = [self.shown(batch, None if self.control == "current" else column) for column in columns]
         channels = cast("Any", self.encoder).channels
         apart = torch.stack([frame.unflatten(2, (channels, -1)) for frame in frames], dim=3)  # channel, frame, row, column
         return torch.where(valid[:, None, None], apart.flatten(2), 0.0), valid
+
+    def shown(self, batch: Batch, column: int | None) -> Float[Tensor, "B N E"]:
+        """What the stream holds of one frame; None is the present."""
+        return self.of(batch, column)
 
     def of(self, batch: Batch, column: int | None) -> Float[Tensor, "B N E"]:
         """All cameras of one frame."""
@@ -116,6 +121,25 @@ class FrameTarget(Ahead):
         channels = cast("Any", self.encoder).channels
         latent = self.standard.back(value)[:, : now.shape[1]].unflatten(2, (channels, len(self.gaps), -1))
         return latent[:, :, :, 0].flatten(2)
+
+
+class ChangeTarget(FrameTarget):
+    """What changes in the latents on the way to future frames: what rests is 0, so a copy of the present is the easiest answer.
+
+    Args:
+        codec, gaps, views, scaling, control: as in FrameTarget; there is no change to the present frame.
+    """
+
+    def __init__(self, codec: Encoder, gaps: tuple[int, ...], views: int, scaling: Scaling, control: Control = "none") -> None:
+        if control == "current":
+            raise UserError("from the present frame to itself nothing changes: the control `current` needs whole frames (arm uwm_current)")
+        super().__init__(codec, gaps, views, scaling, control)
+
+    def shown(self, batch: Batch, column: int | None) -> Float[Tensor, "B N E"]:
+        return self.of(batch, column) - self.of(batch, None)
+
+    def arrive(self, now: Float[Tensor, "B P E"], value: Float[Tensor, "B N X"]) -> Float[Tensor, "B P E"]:
+        return now + super().arrive(now, value)
 
 
 class ResidualTarget(Ahead):

@@ -55,7 +55,7 @@ class Flare(Align):
         self.queries = nn.Parameter(0.02 * torch.randn(tokens, width))
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
-        return {"future": Stream(self.queries.expand(len(batch), -1, -1), clock="action", blind=frozenset({"video"}))}
+        return {"future": Stream(self.queries.expand(len(batch), -1, -1), clock="action", blind=frozenset({"video"}), read=False)}
 
 
 @dataclass(frozen=True)

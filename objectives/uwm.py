@@ -203,7 +203,7 @@ class SecondStream(Denoiser):
         """The registers, if there are any."""
         if not self.plan.registers:
             return {}
-        return {"registers": Stream(self.registers.expand(len(batch), -1, -1), blind=self.plan.blind)}
+        return {"registers": Stream(self.registers.expand(len(batch), -1, -1), blind=self.plan.blind, read=False)}
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
         silent = cast("Tensor", self.idle).expand(len(batch), -1, -1)
@@ -345,7 +345,10 @@ class Config(Blueprint):
     blind: tuple[str, ...] = ()
     history: int = 1
 
+    def target(self, sizes: Sizes) -> FrameTarget:
+        """What the stream holds."""
+        return FrameTarget(cast("Encoder", self.codec.build(sizes)), self.gaps, sizes.views, self.scaling, self.control)
+
     def build(self, sizes: Sizes) -> Uwm:
-        target = FrameTarget(cast("Encoder", self.codec.build(sizes)), self.gaps, sizes.views, self.scaling, self.control)
         plan = Plan(self.path, self.drop, self.steps, self.registers, frozenset(self.blind), self.history)
-        return Uwm(target, plan, sizes.width, sizes.out, sizes.image)
+        return Uwm(self.target(sizes), plan, sizes.width, sizes.out, sizes.image)

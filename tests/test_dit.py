@@ -1,6 +1,7 @@
 """The trunk: identity at first, taps, clocks, who may look at whom."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -48,6 +49,23 @@ def test_untrained_trunk_passes_its_input(mode: Conditioning) -> None:
     hidden = trunk(mode, settle=False)(given, {0, 2, 4})
     for tap in (0, 2, 4):
         torch.testing.assert_close(hidden[tap]["action"], given["action"].tokens)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_nobody_reads_is_left_out_of_the_last_block(mode: Conditioning) -> None:
+    """The action and every gradient stay as they were; a tap at the last block brings everything back."""
+    dit, given = trunk(mode), streams()
+    unread = {name: replace(stream, read=name == "action") for name, stream in given.items()}
+
+    def seen(shown: Mapping[str, Stream]) -> list[Tensor]:
+        leaf = shown["future"].tokens.clone().requires_grad_()
+        action = dit({**shown, "future": replace(shown["future"], tokens=leaf)}).final["action"]
+        return [action, *torch.autograd.grad(action.square().sum(), [leaf, *dit.parameters()], allow_unused=True, materialize_grads=True)]
+
+    torch.testing.assert_close(seen(unread), seen(given), atol=1e-4, rtol=1e-4)
+    assert set(dit(unread).final) == {"action"}
+    assert dit(unread, {4}).final.keys() == dit(given).final.keys()
+    assert dit(unread, {4})[4]["future"].shape == (3, 2, 16)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -27,7 +27,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"run", "doctor"},
     {"rollout", "probe", "compare", "subject"},
     {"pictures"},
-    {"bench", "demo", "world"},
+    {"bench", "world"},
     {"study"},
     {"work", "launch"},
     {"findings", "watch"},

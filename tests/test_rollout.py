@@ -112,7 +112,9 @@ def test_one_process_or_two_make_no_difference(toy_data: Path, tmp_path: Path) -
     played = [[(h["task"], h["seed"], h["success"], h["steps"]) for h in result["handles"]] for result in results]
     assert played[0] == played[1]
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["all"] == results[1]["all"]
-    assert list((tmp_path / "run" / "videos").glob("*.mp4"))
+    films = {path.stem for path in (tmp_path / "run" / "videos").glob("*.mp4")}
+    assert {"toy-red-handle-0", "toy-blue-handle-0"} < films
+    assert films & {"toy-red-success", "toy-red-failure"}
     with pytest.raises(UserError, match="is not an exported policy"):
         evaluate(tmp_path, ("toy-red",), 1, 1)
 

@@ -21,11 +21,11 @@ from wmzoo import config, launch, registry, report, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import read_json, write_json
-from wmzoo.findings import find, sentence, verdict
+from wmzoo.findings import find, played, sentence, verdict
 from wmzoo.launch import State
 from wmzoo.rollout import Played, summary
 from wmzoo.study import Job, Plan, Row, Study, planned, restricted, study
-from wmzoo.watch import Watcher, outline
+from wmzoo.watch import Watcher, doing, outline
 
 CHANGES = {"optim.steps": 4, "optim.chapter": 2, "data.demos": 3, "data.batch": 8}
 SMALL = Study(
@@ -307,6 +307,36 @@ def test_rates_differences_and_missing_cells(toy_data: Path, tmp_path: Path) -> 
         assert any(row[0] == "flare, tap .25" for row in table.rows), table.name
     assert [row[-1] for row in report.success(found).rows] == ["", "", "2 of 2 cells missing"]
     assert report.headline(found) == "4 of 6 cells are done. Better than policy: flare; 0 not distinguishable."
+
+
+def test_a_cell_that_ends_while_results_are_read_waits_for_the_next_report(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may finish at any moment; what was not there at the start is missing, not half there."""
+    what = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}))
+    played_as(what, {"policy": 0.25})
+
+    def meanwhile(job: Job) -> dict[str, Any]:
+        played_as(what, {"flare": 0.75})
+        return played(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wmzoo.findings.played", meanwhile)
+        assert [line.missing for line in find(what, {}, {}).lines] == [0, 2, 2]
+    assert [line.missing for line in find(what, {}, {}).lines] == [0, 0, 2]
+
+
+def test_what_a_worker_does_is_read_off_its_log(tmp_path: Path) -> None:
+    """The last state of the last progress bar; before there is one, it starts."""
+    assert doing(tmp_path) == "starting"
+    (tmp_path / "log.txt").write_text("loading\n")
+    assert doing(tmp_path) == "starting"
+    bar = "training:  25%|##5       | 125/500 [00:41<02:04,  3.0step/s, total=.1]\r"
+    (tmp_path / "log.txt").write_text("x" * 5000 + bar + bar.replace("125", "130"))
+    assert doing(tmp_path) == "training 130 of 500"
+    with (tmp_path / "log.txt").open("a") as log:
+        log.write("\nplaying: 100%|█| 30/30 [00:47<00:00,  1.57s/ep]")
+    assert doing(tmp_path) == "playing 30 of 30"
 
 
 def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from wmzoo.models import embodiment
 from wmzoo.models import uwm as parity
 from wmzoo.models.codec import Codec
 from wmzoo.objectives import ddpm
-from wmzoo.objectives.ahead import FrameTarget
+from wmzoo.objectives.ahead import ChangeTarget, FrameTarget
 from wmzoo.objectives.ddpm import zoo_clock
 from wmzoo.objectives.pad import Pad
 from wmzoo.objectives.uwm import Denoising, Dynamics, Straight, Uwm, stream_loss
@@ -108,6 +108,23 @@ def test_frame_target_joins_two_frames_cell_by_cell(batch: Batch, sizes: Sizes) 
     assert torch.allclose(shown[:, :, :, 0][valid], first[valid])
     assert torch.allclose(shown[:, :, :, 1][valid], second[valid])
     assert torch.allclose(ahead.arrive(first.flatten(2), value)[valid], first.flatten(2)[valid])
+
+
+def test_change_target_is_zero_where_nothing_moves(batch: Batch, sizes: Sizes) -> None:
+    """The difference of the codec's tokens; a value of 0, with mean 0 and deviation 1, is a copy; back and forth is the future."""
+    ahead = video(made(small("uwm_change", scaling="none"), sizes).eval()).ahead
+    assert isinstance(ahead, ChangeTarget)
+    still = replace(batch, future=batch.image.clone(), features={})
+    now, future = frame_tokens(batch, ahead.encoder, 0).float(), frame_tokens(batch, ahead.encoder, 0, 0).float()
+    assert not ahead(still)[0].any()
+    value, valid = ahead(batch)
+    assert torch.allclose(value[valid], (future - now)[valid], atol=1e-6)
+    assert torch.equal(ahead.arrive(now, torch.zeros_like(value)), now)
+    standard = cast("FrameTarget", video(made(small("uwm_change"), sizes).eval()).ahead)
+    standard.settle([batch])
+    assert torch.allclose(standard.arrive(now, standard(batch)[0])[valid], future[valid], atol=1e-4)
+    with pytest.raises(UserError, match="the control `current` needs whole frames"):
+        made(small("uwm_change", control="current"), sizes)
 
 
 @pytest.mark.parametrize("control", ["current", "shuffled"])

@@ -136,11 +136,11 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
     grouped: dict[tuple[str, str], list[Job]] = {}
     for job in plan.cells:
         grouped.setdefault((job.about[1], job.about[0]), []).append(job)
-    outcomes = {job.folder: played(job) for job in plan.cells if job.done}
+    outcomes = {job.folder: played(job) for job in plan.cells if job.done}  # asked once: others may end meanwhile
     gaps = compared(plan, grouped, outcomes)
     lines = []
     for (setting, label), jobs in grouped.items():
-        done = tuple(job for job in jobs if job.done)
+        done = tuple(job for job in jobs if job.folder in outcomes)
         tables = [found for job in done if (found := outcomes[job.folder])]
         tasks = {name: rated(np.stack([table[name] for table in tables])[:, None]) for name in (tables[0] if tables else ())}
         cube = np.stack([np.stack(list(table.values())) for table in tables]) if tables else None

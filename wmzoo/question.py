@@ -21,6 +21,7 @@ class Stream:
         keep: False marks padding, which nobody attends to; None keeps every token.
         blind: streams that these tokens may not attend to.
         frame: the frame each token belongs to; tokens then attend only to their own stream's frames up to their own.
+        read: False promises that nobody reads these tokens after the last block; a trunk need not compute what only they would need.
     """
 
     tokens: Float[Tensor, "B N D"]
@@ -28,6 +29,7 @@ class Stream:
     keep: Bool[Tensor, "B N"] | None = None
     blind: frozenset[str] = frozenset()
     frame: Int[Tensor, "N"] | None = None
+    read: bool = True
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Hidden:
 
     Attributes:
         taps: the depths that were asked for, raw and in the autograd graph.
-        final: every stream after the last block and the output norm.
+        final: every stream that is read after the last block and the output norm; a trunk may add others.
     """
 
     taps: Mapping[int, Mapping[str, Tensor]]

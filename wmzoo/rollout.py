@@ -111,7 +111,7 @@ def _play_one(folder: str, handle: Handle, filmed: bool, shift: str = "") -> tup
 def evaluate(
     folder: Path, names: tuple[str, ...], count: int, processes: int, tuning: bool = False, videos: bool = True, shift: str = ""
 ) -> dict[str, Any]:
-    """Play the handles, write eval.json (tuning.json for tuning handles) and films of one success and one failure a task.
+    """Play the handles, write eval.json (tuning.json for tuning handles) and films of one success and one failure a task, and of handle 0.
 
     Args:
         shift: one thing that is changed, such as camera-2; the result is then eval-camera-2.json.
@@ -134,15 +134,22 @@ def evaluate(
             shooting = {key: pool.submit(_play_one, str(folder), Handle(o.task, o.seed), True) for key, o in filmed.items()}
             for (task, success), future in shooting.items():
                 _save_film(folder / "videos" / f"{task}-{'success' if success else 'failure'}.mp4", future.result()[1])
+                if filmed[task, success].seed == 0:
+                    _save_film(_same_start(folder, task), future.result()[1])
     result = summary(outcomes) | {"seconds": round(seconds, 1), "processes": processes}
     write_json(folder / f"{'-'.join(filter(None, ('tuning' if tuning else 'eval', shift)))}.json", result)
     return result
 
 
-def film(folder: Path, names: tuple[str, ...], seed: int = 0) -> None:
-    """videos/TASK-handle-SEED.mp4: the same start state whichever run plays."""
+def film(folder: Path, names: tuple[str, ...]) -> None:
+    """Of a run that was played before such films were kept: the start state that is the same whichever run plays."""
     for name in names:
-        _save_film(folder / "videos" / f"{name}-handle-{seed}.mp4", _play_one(str(folder), Handle(name, seed), True)[1])
+        if not _same_start(folder, name).exists():
+            _save_film(_same_start(folder, name), _play_one(str(folder), Handle(name, 0), True)[1])
+
+
+def _same_start(folder: Path, task: str) -> Path:
+    return folder / "videos" / f"{task}-handle-0.mp4"
 
 
 def summary(outcomes: list[Played]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How far is a study, and how long will it take?  A plan before it starts, and a table while it runs."""
 
 import csv
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -91,11 +92,15 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{max(1, minutes)} min"
 
 
-def steps_done(folder: Path) -> int:
-    """Training steps that the last line of metrics.csv knows of."""
-    path = folder / "metrics.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    return int(rows[-1]["step"]) if rows else 0
+def doing(folder: Path) -> str:
+    """What the progress bar in a worker's log said last, such as "training 120 of 500"."""
+    log = folder / "log.txt"
+    if not log.exists():
+        return "starting"
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 2000))
+        said = re.findall(r"([^\r\n:|]+): +\d+%\|[^|]*\| *(\d+)/(\d+) ", file.read().decode(errors="replace"))
+    return "{} {} of {}".format(*said[-1]) if said else "starting"
 
 
 class Watcher:
@@ -133,11 +138,11 @@ class Watcher:
 
     def _table(self, state: Mapping[Path, State], failed: Mapping[Path, str]) -> Group:
         table = Table(box=None, pad_edge=False)
-        for column in ("", "state", "steps"):
+        for column in ("", "state", "what"):
             table.add_column(column)
         for job in self.plan.jobs:
             if state[job.folder] == "running":
-                table.add_row(named(job), "running", f"{steps_done(job.folder)} of {job.arm.optim.steps}")
+                table.add_row(named(job), "running", doing(job.folder))
             elif job.folder in failed:
                 table.add_row(named(job), Text(state[job.folder], "red"), Text(failed[job.folder]))
         counts = Counter(state.values())

@@ -31,7 +31,7 @@ def work(job: Job) -> None:
         start, before, names = time.monotonic(), known(folder), resolve(job.arm.data.tasks)
         if "play" in job.measures and plays(folder) and handles_played(folder / "eval.json") < job.handles:
             rollout.evaluate(folder, names, job.handles, processes=1)
-        if "play" in job.measures and plays(folder) and not (folder / "videos" / f"{names[0]}-handle-0.mp4").exists():
+        if "play" in job.measures and plays(folder):
             rollout.film(folder, names)
         kept = before.get("measured", [])
         if "foresee" in job.measures and foresees(folder) and not (not job.space and (folder / "world.json").exists()):
