@@ -7,10 +7,11 @@ handle's outcome does not depend on which other handles are played or by how man
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,30 +123,43 @@ def evaluate(
     Policy.load(folder)
     todo = handles(names, count, tuning)
     start = time.monotonic()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        playing = [pool.submit(_play_one, str(folder), handle, False, shift) for handle in todo]
-        with tqdm(total=len(todo), desc="playing", unit="ep") as bar:
-            for _ in as_completed(playing):
-                bar.update(1)
-        outcomes = [future.result()[0] for future in playing]
+    with crew(processes) as each:
+        playing = each(partial(_play_one, str(folder), filmed=False, shift=shift), todo)
+        outcomes = [outcome for outcome, _ in tqdm(playing, total=len(todo), desc="playing", unit="ep")]
         seconds = time.monotonic() - start
         if videos:
-            filmed = {(o.task, o.success): o for o in reversed(outcomes)}
-            shooting = {key: pool.submit(_play_one, str(folder), Handle(o.task, o.seed), True) for key, o in filmed.items()}
-            for (task, success), future in shooting.items():
-                _save_film(folder / "videos" / f"{task}-{'success' if success else 'failure'}.mp4", future.result()[1])
-                if filmed[task, success].seed == 0:
-                    _save_film(_same_start(folder, task), future.result()[1])
+            chosen = {(o.task, o.success): Handle(o.task, o.seed) for o in reversed(outcomes)}
+            films = each(partial(_play_one, str(folder), filmed=True, shift=shift), chosen.values())
+            for ((task, success), handle), (_, frames) in zip(chosen.items(), films, strict=True):
+                _save_film(folder / "videos" / f"{task}-{'success' if success else 'failure'}.mp4", frames)
+                if handle.seed == 0:
+                    _save_film(_same_start(folder, task), frames)
     result = summary(outcomes) | {"seconds": round(seconds, 1), "processes": processes}
     write_json(folder / f"{'-'.join(filter(None, ('tuning' if tuning else 'eval', shift)))}.json", result)
     return result
 
 
+@contextmanager
+def crew(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """What maps a function over its arguments, in order: other processes, or this one if it is to be one; each with one thread."""
+    if processes > 1:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+            yield pool.map
+        return
+    threads = torch.get_num_threads()
+    try:
+        yield map
+    finally:
+        torch.set_num_threads(threads)
+        _policy.cache_clear()  # the folder may be trained again
+
+
 def film(folder: Path, names: tuple[str, ...]) -> None:
     """Of a run that was played before such films were kept: the start state that is the same whichever run plays."""
-    for name in names:
-        if not _same_start(folder, name).exists():
-            _save_film(_same_start(folder, name), _play_one(str(folder), Handle(name, 0), True)[1])
+    with crew(1):
+        for name in names:
+            if not _same_start(folder, name).exists():
+                _save_film(_same_start(folder, name), _play_one(str(folder), Handle(name, 0), filmed=True)[1])
 
 
 def _same_start(folder: Path, task: str) -> Path:
