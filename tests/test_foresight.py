@@ -13,9 +13,12 @@ from wmzoo.compare import compare, compare_table, table
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
+from wmzoo.findings import Cost, Findings, Line
 from wmzoo.flops import count
+from wmzoo.report import foresight, worlds
 from wmzoo.run import plays, train
 from wmzoo.stats import clustered
+from wmzoo.study import Job
 from wmzoo.world import evaluate, found, line
 
 
@@ -148,6 +151,17 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
     assert told["r2"] < 1
     assert "told the future frame" in table(read_json(runs / "uwm" / "world.json", "a result"))
     summary = compare([runs / name for name in ("rla_wm", "uwm", "video")], runs / "compared")
+    rows = foresight(summary, "worlds", "").rows
+    assert [row[0] for row in rows] == ["copy of the present", "rla_wm", "uwm", "video"]
+    assert [row[1] for row in rows] == ["", "0", "0", "0"]
+    assert rows[1][3] == f"{summary['arms']['rla_wm']['horizons']['8']['l1']['mean']:.4f}"
+    jobs = [Job(runs / name, registry.arm(name, "tiny"), (), (name, "", "0"), ("foresee",)) for name in ("rla_wm", "uwm", "video")]
+    cost = Cost(1, 1.0, None, None, None, None)
+    lines = tuple(Line(job.about[0], "", (job,), (job,), (), None, {}, None, None, cost) for job in jobs)
+    (shown,) = worlds(Findings("a study", "Which?", "rla_wm", lines, {}, {}), runs / "reported")
+    assert shown.table is not None
+    assert shown.table.rows == rows
+    assert all(url.startswith("data:image/png;base64,") for url in shown.pictures.values())
     copied = read_json(runs / "rla_wm" / "world.json", "a result")["ways"]["prediction"]["8"]["copied"]
     assert summary["copy"]["8"]["l1"] == pytest.approx(copied)
     for name in ("uwm", "video"):

@@ -1,7 +1,7 @@
 """Which arm is better, by how much, how sure is that, and at what cost?  One page that opens from the disk, and its tables as text.
 
 runs/studies/NAME/report.html                       everything inside: pictures, films, styles; no request leaves the page
-runs/studies/NAME/{success,differences,cost,cells}.{md,tex,csv}
+runs/studies/NAME/{success,differences,worlds,cost,cells}.{md,tex,csv}
 runs/studies/NAME/plan.json                         what the study consists of
 """
 
@@ -176,11 +176,37 @@ def shifts(found: Findings) -> Table:
     return Table("shift", ("arm", "setting", "unchanged", *names), tuple(rows), note)
 
 
-def tables(found: Findings) -> list[Table]:
-    """Success only where something is played."""
+def foresight(summary: Mapping[str, Any], name: str, title: str) -> Table:
+    """A comparison of world models as a table: one line for a model and a horizon, the copy of the present first."""
+    rows = []
+    for ahead, copy in summary["copy"].items():
+        rows.append(("copy of the present", "", ahead, number(copy["l1"], 4), "0", number(copy["found"], 2), "", number(copy["ssim"], 3)))
+        for arm, row in summary["arms"].items():
+            seen = row["horizons"][ahead]
+            skill = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**seen["skill"])
+            found, psnr, ssim, lpips = (seen[key]["mean"] if key in seen else None for key in ("found", "psnr", "ssim", "lpips"))
+            told = (number(seen["l1"]["mean"], 4), skill, number(found, 2), number(psnr), number(ssim, 3), number(lpips, 3))
+            cost = row["cost"]
+            price = (f"{row['listens']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
+            rows.append((arm, ", ".join(map(str, row["seeds"])), ahead, *told, *price))
+    head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", "own future of 64", "PSNR", "SSIM", "LPIPS",
+            "skill lost with another's actions", "GFLOP", "ms", "parameters")  # fmt: skip
+    there = {ahead: ssim for ahead, ssim in summary["decoder"].items() if ssim is not None}
+    decoder = f"  The decoder with the true tokens: SSIM {', '.join(f'{s:.3f} at {a}' for a, s in there.items())}." if there else ""
+    place_ = f"{title}: " if title else ""
+    note = (
+        f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and training seeds."
+        f"{decoder}  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart."
+    )
+    return Table(name, head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
+
+
+def tables(found: Findings, foreseen: Sequence["Worlds"] = ()) -> list[Table]:
+    """Success only where something is played, world models only where something is foreseen."""
     shifted = any("shift" in job.measures for line in found.lines for job in line.jobs)
     played = [success(found), differences(found)] if any(map(plays, found.lines)) else []
-    return [*played, *([shifts(found)] if shifted else []), costs(found), cells(found)]
+    compared = [world.table for world in foreseen if world.table]
+    return [*played, *compared, *([shifts(found)] if shifted else []), costs(found), cells(found)]
 
 
 def plays(line: Line) -> bool:
@@ -191,10 +217,11 @@ def plays(line: Line) -> bool:
 def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[Path, str]) -> Path:
     """Write the report with what there is, and return the page."""
     folder, found = runs / "studies" / plan.name, find(plan, state, failed)
-    for table in tables(found):
+    foreseen = worlds(found, folder)
+    for table in tables(found, foreseen):
         for suffix, text in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
             write_atomically(folder / f"{table.name}.{suffix}", lambda draft, text=text: draft.write_text(text))
-    page, drawn = render(plan, found, runs)
+    page, drawn = render(plan, found, foreseen, runs)
     for name, picture in drawn.items():
         write_atomically(folder / f"{name}.png", lambda draft, picture=picture: draft.write_bytes(picture))
     write_atomically(folder / "report.html", lambda draft: draft.write_text(page))
@@ -202,16 +229,24 @@ def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[P
 
 
 def publish(plan: Plan, runs: Path, page: Path) -> None:
-    """Put success and differences into a page, and their CSV files and picture beside it, under docs/results."""
+    """Put what was found into a page, and CSV files and pictures beside it, under docs/results."""
     folder, home = runs / "studies" / plan.name, page.parent / "docs" / "results" / plan.name
     found = find(plan, {}, {})
-    for name in ("success.csv", "differences.csv", "cost.csv", "cells.csv", "differences.png"):
-        write_atomically(home / name, lambda draft, name=name: draft.write_bytes((folder / name).read_bytes()))
-    text = f"{success(found).markdown}\n{differences(found).markdown}\n"
-    write_between(page, plan.name, f"{text}![differences to {found.baseline}](docs/results/{plan.name}/differences.png)\n")
+    foreseen = worlds(found, folder)
+    shown = [table for table in tables(found, foreseen) if table.name not in ("cost", "cells")]
+    pictures = {
+        world.folder / name: f"{world.folder.name}-{name}" for world in foreseen if world.table for name in ("compare.png", "frames.png")
+    }
+    if any(map(plays, found.lines)):
+        pictures[folder / "differences.png"] = "differences.png"
+    copies = pictures | {folder / f"{table.name}.csv": f"{table.name}.csv" for table in tables(found, foreseen)}
+    for path, name in copies.items():
+        write_atomically(home / name, lambda draft, path=path: draft.write_bytes(path.read_bytes()))
+    links = [f"![{name.removesuffix('.png')}](docs/results/{plan.name}/{name})\n" for name in pictures.values()]
+    write_between(page, plan.name, "\n".join([*(table.markdown for table in shown), *links]))
 
 
-def render(plan: Plan, found: Findings, runs: Path) -> tuple[str, dict[str, bytes]]:
+def render(plan: Plan, found: Findings, foreseen: Sequence["Worlds"], runs: Path) -> tuple[str, dict[str, bytes]]:
     """The page, and its pictures for other pages."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     shown = [line for line in found.lines if line.rate is not None]
@@ -229,10 +264,10 @@ def render(plan: Plan, found: Findings, runs: Path) -> tuple[str, dict[str, byte
         verdicts=[sentence(line, found.baseline) for line in found.lines if line.label != found.baseline and plays(line)],
         best=headline(found),
         pictures={name: picture for name, picture in pictures.items() if picture},
-        tables=tables(found),
+        tables=tables(found, foreseen),
         arms=definitions(plan),
         films=films(found),
-        worlds=worlds(found, runs / "studies" / plan.name),
+        worlds=foreseen,
         probes=probes(found),
         provenance=provenance(plan, runs / "studies" / plan.name / "asked.json"),
     )
@@ -360,8 +395,31 @@ def films(found: Findings) -> dict[str, list[tuple[str, str]]]:
     return shown
 
 
-def worlds(found: Findings, folder: Path) -> list[dict[str, str]]:
-    """World models side by side, one comparison for each feature space and setting; tables as text, pictures as data URLs."""
+@dataclass(frozen=True)
+class Worlds:
+    """World models side by side, in one feature space and setting.
+
+    Attributes:
+        title: the setting.
+        folder: of their pictures.
+        table: or None, if they cannot be compared.
+        wrong: why not.
+    """
+
+    title: str
+    folder: Path
+    table: Table | None
+    wrong: str = ""
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """Data URLs by what they show."""
+        shown = {"error over horizon": "compare.png", "true and predicted frames": "frames.png"}
+        return {what: _url(self.folder / name) for what, name in shown.items()} if self.table else {}
+
+
+def worlds(found: Findings, folder: Path) -> list[Worlds]:
+    """One comparison for each feature space and setting."""
     groups: dict[tuple[str, str, str], list[Job]] = {}
     for line in found.lines:
         for job in line.done:
@@ -372,15 +430,14 @@ def worlds(found: Findings, folder: Path) -> list[dict[str, str]]:
                     told = compare.scored(result)
                     groups.setdefault((line.setting, str(told["feature_space"]), text_hash(str(told))), []).append(job)
     shown = []
-    for (setting, _, key), jobs in groups.items():
-        drawn = folder / f"worlds-{key[:6]}"
+    for number_, ((setting, _, _), jobs) in enumerate(groups.items(), start=1):
+        name = "worlds" if number_ == 1 else f"worlds-{number_}"
         try:
-            summary = compare.compare([job.folder for job in jobs], drawn)
+            summary = compare.compare([job.folder for job in jobs], folder / name)
         except UserError as error:
-            shown.append({"title": setting, "table": str(error), "curves": "", "frames": ""})
-            continue
-        urls = {name: _url(drawn / f"{file}.png") for name, file in (("curves", "compare"), ("frames", "frames"))}
-        shown.append({"title": setting, "table": compare.compare_table(summary), **urls})
+            shown.append(Worlds(setting, folder / name, None, str(error)))
+        else:
+            shown.append(Worlds(setting, folder / name, foresight(summary, name, setting)))
     return shown
 
 
