@@ -225,19 +225,31 @@ def test_an_engine_that_loses_a_worker_fails_that_job_alone(toy_data: Path, tmp_
     assert [job.done for job in what.cells] == [False, False, True, True]
 
 
-def test_a_new_measurement_replaces_what_it_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores in another space replace the old ones, and cell.json does not claim those any more; none asked for keeps them."""
-    asked: list[Path | None] = []
-    job = Job(tmp_path / "cell", registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("foresee",), 4, str(tmp_path / "one"))
+def test_a_world_model_is_asked_again_where_the_answer_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another feature space, or on more windows; then the new scores replace the old ones, and cell.json does not claim those any more."""
+    asked: list[tuple[str, int]] = []
+
+    def leave(folder: Path, **fields: Any) -> None:
+        write_json(folder / "world.json", {"feature_space": "own", "data": {}, "n": 256, **fields})
+
+    def evaluate(folder: Path, count: int, space: Path | None) -> None:
+        asked.append((space.name if space else "", count))
+        leave(folder, n=count, asked=count, **({"space": space.name} if space else {}))
+
+    job = Job(tmp_path / "cell", registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("foresee",), 4)
     write_json(job.folder / "export" / "policy.json", {})
-    write_json(job.folder / "world.json", {})
     (job.folder / "metrics.csv").write_text("step,seconds\n1,2.0\n")
     monkeypatch.setattr(work, "foresees", lambda _: True)
-    monkeypatch.setattr(work.world, "evaluate", lambda folder, space: asked.append(space))
-    for space in (str(tmp_path / "one"), str(tmp_path / "one"), "", str(tmp_path / "two")):
-        work.work(replace(job, space=space))
-    assert asked == [tmp_path / "one", tmp_path / "two"]
-    assert read_json(job.folder / "cell.json", "")["measured"] == ["foresee", "foresee two"]
+    monkeypatch.setattr(work.world, "evaluate", evaluate)
+    leave(job.folder)
+    for judge in ("own", "one", "two"):
+        leave(tmp_path / judge, feature_space=judge)
+    for judge in ("", "own", "one", "one", "two"):
+        work.work(replace(job, space=str(tmp_path / judge) if judge else ""))
+    assert asked == [("one", 256), ("two", 256)], "its own space was measured before"
+    work.work(replace(job, windows=300))
+    assert asked[-1] == ("", 300)
+    assert read_json(job.folder / "cell.json", "")["measured"] == ["foresee 300"]
 
 
 def test_a_folder_with_another_run_is_refused(toy_data: Path, tmp_path: Path) -> None:

@@ -319,7 +319,14 @@ def _changes(words: tuple[str, ...]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def cell(folder: Positional[str], measures: tuple[Measure, ...] = (), handles: int = 20, space: str = "", tied: bool = False) -> None:
+def cell(
+    folder: Positional[str],
+    measures: tuple[Measure, ...] = (),
+    handles: int = 20,
+    space: str = "",
+    windows: int = 256,
+    tied: bool = False,
+) -> None:
     """Train and measure the run that FOLDER/config.yaml describes: what a study does for each of its cells.
 
     Args:
@@ -327,6 +334,7 @@ def cell(folder: Positional[str], measures: tuple[Measure, ...] = (), handles: i
         measures: play, foresee, probe, shift; nothing trains it only, as a stage.
         handles: start states of each task.
         space: run of the world model in whose feature space painted predictions are scored too.
+        windows: validation windows on which a world model is asked.
         tied: end when standard input does.
     """
     from .config import load
@@ -335,7 +343,7 @@ def cell(folder: Positional[str], measures: tuple[Measure, ...] = (), handles: i
 
     if tied:
         end_with_standard_input()
-    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space))
+    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space, windows))
 
 
 def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bool = False) -> None:

@@ -78,7 +78,7 @@ def prepare(job: Job) -> None:
 
 def words(job: Job) -> list[str]:
     """What a worker is told, after `wmzoo`."""
-    asked = ["--measures", *job.measures, "--handles", str(job.handles)] if job.measures else []
+    asked = ["--measures", *job.measures, "--handles", str(job.handles), "--windows", str(job.windows)] if job.measures else []
     return ["cell", str(job.folder), "--tied", *asked, *(["--space", job.space] if job.space else [])]
 
 

@@ -59,6 +59,7 @@ class Study:
         measures: policies are played, world models asked for futures, latent actions probed; `shift` plays a quarter of the
             handles under every change of the task.
         space: label of the row whose feature space judges all painted predictions; "" judges each in its own.
+        windows: validation windows on which world models are asked.
     """
 
     question: str
@@ -69,6 +70,7 @@ class Study:
     handles: int = 20
     measures: tuple[Measure, ...] = ("play",)
     space: str = ""
+    windows: int = 256
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Job:
         measures: of a cell.
         handles: start states of each task.
         space: run of the world model whose feature space judges painted predictions, or "".
+        windows: on which a world model is asked.
     """
 
     folder: Path
@@ -92,6 +95,7 @@ class Job:
     measures: tuple[Measure, ...] = ()
     handles: int = 0
     space: str = ""
+    windows: int = 256
 
     @property
     def done(self) -> bool:
@@ -104,7 +108,7 @@ class Job:
     @property
     def asked(self) -> list[str]:
         """The measurements in words, as cell.json lists them."""
-        played = {"play": str(self.handles), "shift": str(self.shifted), "foresee": Path(self.space).name, "probe": ""}
+        played = {"play": str(self.handles), "shift": str(self.shifted), "foresee": f"{self.windows} {Path(self.space).name}", "probe": ""}
         return [f"{what} {played[what]}".strip() for what in self.measures]
 
     @property
@@ -193,7 +197,7 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
         if folder in jobs:
             both = " and ".join(", ".join(filter(None, told)) for told in (jobs[folder].about, about))
             raise UserError(f"study {name}: {both} are the same run")
-        jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge)
+        jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge, found.windows)
     return Plan(name, found, tuple(jobs.values()))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, probe, rollout, world
+from .compare import scored
 from .files import alone_in, read_json, write_json
 from .interfaces import LatentActions
 from .run import foresees, outline, plays, train
@@ -34,9 +35,9 @@ def work(job: Job) -> None:
         if "play" in job.measures and plays(folder):
             rollout.film(folder, names)
         kept = before.get("measured", [])
-        if "foresee" in job.measures and foresees(folder) and not (not job.space and (folder / "world.json").exists()):
+        if "foresee" in job.measures and foresees(folder) and not foreseen(job):
             kept = [asked for asked in kept if not asked.startswith("foresee ")]  # scores in another space are replaced
-            world.evaluate(folder, space=Path(job.space) if job.space else None)
+            world.evaluate(folder, count=job.windows, space=Path(job.space) if job.space else None)
         if "shift" in job.measures and plays(folder):
             for shift in every_shift(names):
                 if handles_played(folder / f"eval-{shift}.json") < job.shifted:
@@ -55,6 +56,17 @@ def work(job: Job) -> None:
             "versions": {"wmzoo": __version__, **{name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")}},
         }
         write_json(folder / "cell.json", facts)
+
+
+def foreseen(job: Job) -> bool:
+    """True if the world model was asked on as many windows before; on those of its judge and in its feature space, if it has one."""
+    path = job.folder / "world.json"
+    if not path.exists():
+        return False
+    mine = read_json(path, "a measured world model", "delete it")
+    if job.space:
+        return scored(mine) == scored(read_json(Path(job.space) / "world.json", "a measured world model"))
+    return mine.get("asked", mine["n"]) >= job.windows
 
 
 def has_latent_actions(folder: Path) -> bool:

@@ -217,7 +217,13 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
         values = measure(what, batches, way, ahead, lpips)
         horizons.setdefault(way, {})[str(ahead)] = line(values, task, episode)
         kept |= {f"{way}/{ahead}/{name}": value.astype(np.float32) for name, value in values.items()}
-    result = {**about, "n": len(rows), "episodes": len({row.episode.folder for row in rows}), "lpips": not isinstance(lpips, str)}
+    result = {
+        **about,
+        "asked": count,
+        "n": len(rows),
+        "episodes": len({row.episode.folder for row in rows}),
+        "lpips": not isinstance(lpips, str),
+    }
     result |= {"ways": horizons, "cost": cost(what, batches[0])}
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
