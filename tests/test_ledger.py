@@ -17,7 +17,7 @@ from wmzoo.rollout import Played, summary
 from wmzoo.study import Job, study
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ("implicit_vs_explicit",)
+RESULTS = ("implicit_vs_explicit", "world_models")
 
 
 def test_all_claims_of_the_protocol_are_there() -> None:

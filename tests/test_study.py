@@ -226,7 +226,7 @@ def test_an_engine_that_loses_a_worker_fails_that_job_alone(toy_data: Path, tmp_
 
 
 def test_a_world_model_is_asked_again_where_the_answer_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In another feature space, or on more windows; then the new scores replace the old ones, and cell.json does not claim those any more."""
+    """In another feature space, or on more windows; then new scores replace the old ones, and cell.json does not claim those any more."""
     asked: list[tuple[str, int]] = []
 
     def leave(folder: Path, **fields: Any) -> None:
