@@ -10,10 +10,11 @@ import pytest
 from wmzoo import ledger
 from wmzoo.errors import UserError
 from wmzoo.files import read_between, write_between, write_json
-from wmzoo.ledger import Claim, claims, compared, judged, table, word
+from wmzoo.ledger import Claim, claims, compared, concluded, judged, table, word
 from wmzoo.registry import arm
 from wmzoo.report import saved
 from wmzoo.rollout import Played, summary
+from wmzoo.stats import Estimate
 from wmzoo.study import Job, study
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,20 @@ def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pyte
     (tested,) = (claim for claim in claims() if claim.number == 1)
     assert judged(tested, tmp_path, "small").verdict == "not run"
     assert judged(replace(tested, study=""), tmp_path, "small").verdict == "untested"
+
+
+def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> None:
+    """And the comparison that is missing is named."""
+    claim = Claim(16, "x", "nearer", "", "s", "ours", ("a", "b"))
+    good, bad = (Estimate(mean, 0.01, 100.0) for mean in (0.2, -0.2))
+    both = concluded(claim, {"a": (good, "2 seeds"), "b": (good, "2 seeds")})
+    assert (both.verdict, both.n) == ("holds", "2 seeds")
+    half = concluded(claim, {"a": None, "b": (good, "2 seeds")})
+    assert half.verdict == "unfinished"
+    assert half.found.startswith("b: +0.2 [")
+    assert half.found.endswith("; a: not run")
+    assert concluded(claim, {"a": (bad, "2 seeds"), "b": None}).verdict == "fails"
+    assert concluded(claim, {"a": None, "b": None}).verdict == "not run"
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from wmzoo import config, launch, registry, report, work
 from wmzoo.config import with_fields
@@ -349,6 +350,25 @@ def test_what_a_worker_does_is_read_off_its_log(tmp_path: Path) -> None:
     with (tmp_path / "log.txt").open("a") as log:
         log.write("\nplaying: 100%|█| 30/30 [00:47<00:00,  1.57s/ep]")
     assert doing(tmp_path) == "playing 30 of 30"
+
+
+def test_one_seed_is_no_verdict_on_a_method(toy_data: Path, tmp_path: Path) -> None:
+    """Whatever its interval, which knows of handles alone: no colour, no place in the headline, and a word that says so."""
+    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}))
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0",))
+    found = find(what, {}, {})
+    assert report.differences(found).rows[0][-1] == "better, these two networks"
+    assert report.headline(found).endswith("say nothing of the methods yet.")
+    axes = Figure().add_subplot()
+    report.forest(axes, found)
+    assert [line.get_fillstyle() for line in axes.lines if line.get_marker() == "o"] == ["none"]
+    assert {line.get_color() for line in axes.lines[1:]} == {"C7"}
+    played_as(what, {"policy": 0.25, "flare": 0.75})
+    found = find(what, {}, {})
+    assert report.differences(found).rows[0][-1] == "better"
+    axes = Figure().add_subplot()
+    report.forest(axes, found)
+    assert {line.get_color() for line in axes.lines[1:]} == {"C2"}
 
 
 def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) -> None:

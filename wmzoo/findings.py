@@ -136,7 +136,8 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
     grouped: dict[tuple[str, str], list[Job]] = {}
     for job in plan.cells:
         grouped.setdefault((job.about[1], job.about[0]), []).append(job)
-    outcomes = {job.folder: played(job) for job in plan.cells if job.done}  # asked once: others may end meanwhile
+    there = [job for job in plan.cells if job.done]  # asked once: others may end meanwhile
+    outcomes = {job.folder: played(job) for job in there}
     gaps = compared(plan, grouped, outcomes)
     lines = []
     for (setting, label), jobs in grouped.items():

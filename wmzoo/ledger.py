@@ -84,19 +84,25 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     cells: dict[tuple[str, str], list[Job]] = {}
     for job in planned(claim.study, few, runs, scale, {}).cells:
         cells.setdefault((job.about[0], job.about[1]), []).append(job)
-    estimates, n = [], ""
-    for label in claim.theirs:
-        pair = compared(claim, cells, label)
-        if pair is None:
-            return Judged(claim, "", "", "not run")
-        estimate, n = pair
-        estimates.append(estimate)
+    return concluded(claim, {label: compared(claim, cells, label) for label in claim.theirs})
+
+
+def concluded(claim: Claim, pairs: Mapping[str, tuple[Estimate, str] | None]) -> Judged:
+    """What the comparisons of a claim say together; one that fails decides, one that is missing leaves it unfinished."""
+    there = {label: pair for label, pair in pairs.items() if pair is not None}
+    if not there:
+        return Judged(claim, "", "", "not run")
+    estimates = [estimate for estimate, _ in there.values()]
     ends = corrected(estimates)
     told = [
-        f"{'' if len(ends) == 1 else f'{label}: '}{e.mean:+.3g} [{low:+.3g}, {high:+.3g}]"
-        for label, e, (low, high) in zip(claim.theirs, estimates, ends, strict=True)
+        f"{f'{label}: ' * (len(pairs) > 1)}{e.mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+        for label, e, (low, high) in zip(there, estimates, ends, strict=True)
     ]
-    return Judged(claim, "; ".join(told), n, word(ends))
+    told += [f"{label}: not run" for label in pairs if label not in there]
+    verdict = word(ends)
+    if len(there) < len(pairs) and verdict != "fails":
+        verdict = "unfinished"
+    return Judged(claim, "; ".join(told), next(iter(there.values()))[1], verdict)
 
 
 def word(ends: Sequence[tuple[float, float]]) -> str:

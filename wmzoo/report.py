@@ -123,8 +123,8 @@ def differences(found: Findings) -> Table:
         gap = line.gap
         told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
         pairs = f"{gap.seeds} seeds x {gap.n // gap.seeds} handles"
-        verdict_ = verdict(gap.low, gap.high)
-        rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, verdict_))
+        word = verdict(gap.low, gap.high) if gap.seeds > 1 else f"{verdict(gap.low, gap.high)}, these two networks"
+        rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
     note = f"{NOTES['differences']} for the {len(rows)} comparisons of this study."
     return Table("differences", head, tuple(rows), note)
@@ -282,13 +282,16 @@ def headline(found: Findings) -> str:
         return f"{done}."
     if not gaps:
         return f"{done}; nothing can be compared yet."
-    sure = [line for line in gaps if line.gap and (line.gap.low > 0 or line.gap.high < 0)]
+    many = [line for line in gaps if line.gap and line.gap.seeds > 1]
+    if not many:
+        return f"{done}, one training seed of each: the differences are those of single networks and say nothing of the methods yet."
+    sure = [line for line in many if line.gap and (line.gap.low > 0 or line.gap.high < 0)]
     if not sure:
         return f"{done}. No arm is distinguishable from {found.baseline} at this n."
     better = [place(line) for line in sure if line.gap and line.gap.low > 0]
     worse = [place(line) for line in sure if line.gap and line.gap.high < 0]
     parts = [f"better than {found.baseline}: {', '.join(better)}"] * bool(better) + [f"worse: {', '.join(worse)}"] * bool(worse)
-    rest = len(gaps) - len(sure)
+    rest = len(many) - len(sure)
     return f"{done}. {'; '.join(parts)}; {rest} not distinguishable.".replace(". b", ". B", 1).replace(". w", ". W", 1)
 
 
@@ -330,19 +333,19 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def forest(axes: Axes, found: Findings) -> None:
-    """Paired differences with corrected intervals."""
+    """Paired differences with corrected intervals; of a single seed hollow and without a verdict's colour."""
     lines = [line for line in found.lines if line.gap is not None]
     axes.axvline(0, color="grey", lw=1)
     for i, line in enumerate(lines):
         gap = line.gap
         assert gap is not None
-        colour = "C2" if gap.low > 0 else "C3" if gap.high < 0 else "C7"
+        colour = "C7" if gap.seeds == 1 or gap.low <= 0 <= gap.high else "C2" if gap.low > 0 else "C3"
         axes.plot([gap.low, gap.high], [i, i], color=colour, lw=2)
-        axes.plot(gap.mean, i, "o", color=colour)
+        axes.plot(gap.mean, i, "o", color=colour, fillstyle="none" if gap.seeds == 1 else "full")
     labels = [place(line) for line in lines]
     reach = max(0.3, min(1.0, 1.1 * max(max(abs(line.gap.low), abs(line.gap.high)) for line in lines if line.gap)))
     axes.set(yticks=range(len(lines)), yticklabels=labels, xlim=(-reach, reach))
-    axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm")
+    axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm; hollow: one seed, so of single networks")
     axes.set_ylim(len(lines) - 0.5, -0.5)
 
 
