@@ -345,7 +345,7 @@ def forest(axes: Axes, found: Findings) -> None:
     labels = [place(line) for line in lines]
     reach = max(0.3, min(1.0, 1.1 * max(max(abs(line.gap.low), abs(line.gap.high)) for line in lines if line.gap)))
     axes.set(yticks=range(len(lines)), yticklabels=labels, xlim=(-reach, reach))
-    axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm; hollow: one seed, so of single networks")
+    axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm\nhollow: one seed, so of single networks")
     axes.set_ylim(len(lines) - 0.5, -0.5)
 
 
