@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from . import __version__, compare, registry
 from .errors import UserError
@@ -239,11 +240,17 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
     }
     if any(map(plays, found.lines)):
         pictures[folder / "differences.png"] = "differences.png"
-    copies = pictures | {folder / f"{table.name}.csv": f"{table.name}.csv" for table in tables(found, foreseen)}
-    for path, name in copies.items():
-        write_atomically(home / name, lambda draft, path=path: draft.write_bytes(path.read_bytes()))
+    for path, name in pictures.items():
+        write_atomically(home / name, lambda draft, path=path: with_few_colours(path).save(draft, format="PNG", optimize=True))
+    for table in tables(found, foreseen):
+        write_atomically(home / f"{table.name}.csv", lambda draft, table=table: draft.write_text(table.csv))
     links = [f"![{name.removesuffix('.png')}](docs/results/{plan.name}/{name})\n" for name in pictures.values()]
     write_between(page, plan.name, "\n".join([*(table.markdown for table in shown), *links]))
+
+
+def with_few_colours(path: Path) -> Image.Image:
+    """A picture small enough for a repository."""
+    return Image.open(path).convert("RGB").quantize(256)
 
 
 def render(plan: Plan, found: Findings, foreseen: Sequence["Worlds"], runs: Path) -> tuple[str, dict[str, bytes]]:
