@@ -369,6 +369,13 @@ def test_one_seed_is_no_verdict_on_a_method(toy_data: Path, tmp_path: Path) -> N
     axes = Figure().add_subplot()
     report.forest(axes, found)
     assert {line.get_color() for line in axes.lines[1:]} == {"C2"}
+    before = found.lines[1].gap
+    played_as(what, {"flare, tap .25": 0.5}, seeds=("1",))
+    found = find(what, {}, {})
+    assert found.lines[2].gap is not None
+    assert found.lines[2].gap.seeds == 1
+    assert found.lines[1].gap == before, "a single seed does not make the others stricter"
+    assert "2 comparisons, 1 of a single seed among themselves" in report.differences(found).note
 
 
 def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) -> None:

@@ -127,7 +127,10 @@ def differences(found: Findings) -> Table:
         word = verdict(gap.low, gap.high) if gap.seeds > 1 else f"{verdict(gap.low, gap.high)}, these two networks"
         rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
-    note = f"{NOTES['differences']} for the {len(rows)} comparisons of this study."
+    gaps = [line.gap for line in found.lines if line.gap is not None]
+    single = sum(gap.seeds == 1 for gap in gaps)
+    apart = f", {single} of a single seed among themselves" if single else ""
+    note = f"{NOTES['differences']} for {len(gaps)} comparisons{apart}."
     return Table("differences", head, tuple(rows), note)
 
 
