@@ -8,9 +8,14 @@ from wmzoo.study import Row, Study
 
 
 def study(scale: Scale = "small") -> Study:
+    """At small scale LARA's cells are those of implicit_vs_explicit; `lara_off` has the plain model, with as many steps."""
+    joint = {"data.demos": 40, "optim.steps": 1000} if scale == "small" else {}
     return Study(
         question="What does a latent action know of the motion, and does training it with a policy change that?",
-        rows={name: Row(name) for name in ("lam", "lara", "lara_off", "lara_align", "lara_current", "lara_shuffled")},
+        rows={
+            "lam": Row("lam"),
+            **{name: Row(name, joint) for name in ("lara", "lara_off", "lara_align", "lara_current", "lara_shuffled")},
+        },
         baseline="lam",
         measures=("probe",),
     )

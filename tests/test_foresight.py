@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wmzoo import cli, registry
-from wmzoo.compare import compare, compare_table, table
+from wmzoo.compare import compare, compare_table, differences, sentences, table
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
@@ -17,7 +17,7 @@ from wmzoo.findings import Cost, Findings, Line
 from wmzoo.flops import count
 from wmzoo.report import foresight, worlds
 from wmzoo.run import plays, train
-from wmzoo.stats import clustered
+from wmzoo.stats import by_episode, clustered
 from wmzoo.study import Job
 from wmzoo.world import evaluate, found, line
 
@@ -109,6 +109,31 @@ def test_one_that_plays_can_be_asked_too(runs: Path, toy_data: Path) -> None:
     assert list(result["ways"]["prediction"]) == ["8"]
 
 
+def test_episodes_take_the_place_of_handles() -> None:
+    """Windows of an episode are averaged; tasks with unequal numbers of episodes become one."""
+    values, episode = np.array([[1.0, 3.0, 5.0, 7.0]]), np.array([4, 4, 2, 9])
+    assert by_episode(values, np.array([0, 0, 0, 1]), episode).tolist() == [[[5.0, 2.0, 7.0]]]
+    assert by_episode(values, np.array([0, 1, 1, 0]), np.array([8, 4, 2, 9])).tolist() == [[[1.0, 7.0], [5.0, 3.0]]]
+    assert by_episode(values[:, :3], np.array([1, 1, 0]), episode[:3]).tolist() == [[[5.0, 2.0]]]
+
+
+def test_a_difference_of_errors_by_hand() -> None:
+    """On the seed that both have, window by window; a model that is .1 off where the baseline is .3 is better; nothing of the baseline."""
+    shared = {"task": np.zeros(6, int), "episode": np.arange(6) // 2}
+    noise = np.array([0.0, 0.01, 0.0, 0.02, 0.01, 0.0])
+    base, good = ({"prediction/8/l1": np.full(6, error), **shared} for error in (0.3, 0.1))
+    same = {"prediction/8/l1": 0.3 + noise * [1, -1, 1, -1, 1, -1], **shared}
+    seeds = {"base": {0: base, 1: base}, "good": {0: {**good, "prediction/8/l1": 0.1 + noise}, 7: good}, "same": {0: same, 1: same}}
+    found = differences(seeds, "base", ["8"])
+    assert list(found) == [("same", "8"), ("good", "8")]
+    assert found["good", "8"]["mean"] == pytest.approx(-0.2 + noise.mean())
+    assert (found["good", "8"]["seeds"], found["good", "8"]["verdict"]) == (1, "better")
+    assert found["same", "8"]["verdict"] == "not distinguishable"
+    worse = differences({"good": seeds["good"], "base": {0: base}}, "good", ["8"])["base", "8"]
+    assert worse["verdict"] == "worse"
+    assert worse["low"] == pytest.approx(-found["good", "8"]["high"])
+
+
 def test_world_models_side_by_side(runs: Path) -> None:
     """Seeds of one arm are one row; horizons that all know; tables and pictures."""
     for name in ("rla_wm", "rla_wm-1", "dino_wm", "uwm_rla"):
@@ -120,6 +145,14 @@ def test_world_models_side_by_side(runs: Path) -> None:
     assert list(summary["copy"]) == ["2", "4", "8"]
     words = compare_table(summary)
     assert "rla_wm (2 seeds)" in words
+    (said,) = sentences(summary)
+    assert said in words
+    assert said.startswith("dino_wm against rla_wm, difference of feature errors so many steps ahead: ")
+    assert said.endswith("this is about these networks, not about the method.")
+    assert summary["arms"]["dino_wm"]["horizons"]["8"]["less"]["seeds"] == 1
+    other = compare([runs / name for name in ("rla_wm", "dino_wm")], runs / "compared", "dino_wm")
+    gaps = [summary["arms"]["dino_wm"]["horizons"]["8"]["less"], other["arms"]["rla_wm"]["horizons"]["8"]["less"]]
+    assert gaps[0]["mean"] == pytest.approx(-gaps[1]["mean"])
     assert "dino_wm (1 seed)" in words
     assert {path.name for path in (runs / "compared").iterdir()} == {"compare.json", "compare.png", "frames.png"}
     summary = compare([runs / "uwm_rla", runs / "dino_wm"], runs / "compared")
@@ -154,6 +187,7 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
     rows = foresight(summary, "worlds", "").rows
     assert [row[0] for row in rows] == ["copy of the present", "rla_wm", "uwm", "video"]
     assert [row[1] for row in rows] == ["", "0", "0", "0"]
+    assert [bool(row[5]) for row in rows] == [False, False, True, True]
     assert rows[1][3] == f"{summary['arms']['rla_wm']['horizons']['8']['l1']['mean']:.4f}"
     jobs = [Job(runs / name, registry.arm(name, "tiny"), (), (name, "", "0"), ("foresee",)) for name in ("rla_wm", "uwm", "video")]
     cost = Cost(1, 1.0, None, None, None, None)

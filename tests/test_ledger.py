@@ -28,13 +28,15 @@ def test_all_claims_of_the_protocol_are_there() -> None:
 @pytest.mark.parametrize("claim", [claim for claim in claims() if claim.study], ids=lambda claim: str(claim.number))
 def test_a_claim_names_what_its_study_has(claim: Claim) -> None:
     found = study(claim.study, "small")
+    assert claim.theirs or claim.measure == "order", "only chance has no row"
     assert {claim.ours, *claim.theirs} <= found.rows.keys()
     assert set(claim.settings) <= found.settings.keys()
     for row in (claim.ours, *claim.theirs):
         only = found.rows[row].only
         assert not only or set(claim.settings) <= set(only)
     assert len(claim.settings) == (2 if claim.measure == "few less many" else 1)
-    assert ("foresee" if claim.measure == "l1" else "play") in found.measures
+    needs = {"l1": "foresee", "GFLOP": "foresee", "order": "foresee", "probe": "probe"}
+    assert needs.get(claim.measure, "play") in found.measures
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,53 @@ def test_smaller_errors_are_better(tmp_path: Path) -> None:
     assert found is not None
     assert found[0].mean == pytest.approx(0.2)
     assert found[1] == "2 seeds x 8 windows of 4 episodes"
+
+
+def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:
+    """Ours .5, theirs 2: 1.5 fewer, whatever the seed."""
+    cells: dict[tuple[str, str], list[Job]] = {}
+    for row, operations in (("ours", 0.5), ("theirs", 2.0)):
+        for seed in range(2):
+            job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
+            write_json(job.folder / "world.json", {"cost": {"GFLOP": operations}})
+            cells.setdefault((row, ""), []).append(job)
+    claim = Claim(17, "x", "cheaper", "", "s", "ours", ("theirs",), measure="GFLOP")
+    said = concluded(claim, {"theirs": compared(claim, cells, "theirs")})
+    assert (said.verdict, said.found) == ("holds", "+1.5 GFLOP")
+
+
+def test_half_a_latent_against_chance(tmp_path: Path) -> None:
+    """The half-way frame is nearest in one window of two: .3 above the .2 of chance."""
+    cells: dict[tuple[str, str], list[Job]] = {}
+    for seed in range(2):
+        job = cell(tmp_path / f"ours-{seed}", ("ours", "", str(seed)), 1)
+        np.savez(job.folder / "world.npz", **{"order/decoded": np.arange(8) % 2, "task": np.zeros(8), "episode": np.arange(8) // 2})
+        cells.setdefault(("ours", ""), []).append(job)
+    claim = Claim(18, "x", "orders time", "", "s", "ours", measure="order")
+    found = compared(claim, cells, "")
+    assert found is not None
+    assert found[0].mean == pytest.approx(0.3)
+    assert concluded(claim, {"": found}).verdict == "holds"
+    np.savez(cells["ours", ""][0].folder / "world.npz", task=np.zeros(8), episode=np.arange(8) // 2)
+    assert compared(claim, cells, "") is None, "measured before ranks were stored"
+
+
+def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
+    """Gains of .1, .2 and .3: .2, whose error is .1 / sqrt(3), with two degrees of freedom."""
+    cells: dict[tuple[str, str], list[Job]] = {}
+    for row, values in (("ours", (0.6, 0.8, 0.9)), ("theirs", (0.5, 0.6, 0.6))):
+        for seed, value in enumerate(values):
+            job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
+            told = {"validation": {"n": 9, "episodes": 3}, "probes": {"latent": {"ridge": {"within": {"mean": {"value": value}}}}}}
+            write_json(job.folder / "probe.json", told)
+            cells.setdefault((row, ""), []).append(job)
+    claim = Claim(11, "x", "probes better", "", "s", "ours", ("theirs",), measure="probe")
+    found = compared(claim, cells, "theirs")
+    assert found is not None
+    assert found[0] == pytest.approx((0.2, 0.1 / 3**0.5, 2))
+    assert found[1] == "3 seeds, 9 windows of 3 episodes each"
+    write_json(cells["ours", ""][0].folder / "probe.json", told | {"probes": {"latent": {"ridge": {"within": {"mean": {"value": None}}}}}})
+    assert compared(claim, cells, "theirs") is None
 
 
 def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """How do world models compare?  Side by side, on the same windows: tables, errors over horizon, frames."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
-from .stats import clustered
+from .stats import Estimate, by_episode, clustered, corrected, crossed, verdict
 
 
 def strip(rows: dict[str, np.ndarray]) -> Figure:
@@ -80,8 +81,11 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def compare(runs: list[Path], out: Path) -> dict[str, Any]:
+def compare(runs: list[Path], out: Path, baseline: str = "") -> dict[str, Any]:
     """Several evaluated runs side by side; runs of one arm are its training seeds.  Writes compare.json, compare.png and frames.png.
+
+    Args:
+        baseline: arm whose error is taken off that of every other, pair by pair; that of the first run, unless given.
 
     Raises:
         UserError: a run was not evaluated, or not on the same windows, or not in the same feature space.
@@ -114,7 +118,12 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
         row["recovers"] = float(np.mean([results[i]["recovers"]["r2"] for i in chosen]))
         row["cost"] = results[chosen[0]]["cost"]
         rows[name] = row
-    summary = {"runs": [str(run) for run in runs], "n": results[0]["n"], "tasks": results[0]["tasks"], "arms": rows}
+    base = baseline if baseline in arms else next(iter(arms))
+    seeds = {name: {results[i]["seed"]: stored[i] for i in chosen} for name, chosen in arms.items()}
+    for (name, ahead), gap in differences(seeds, base, horizons).items():
+        rows[name]["horizons"][ahead]["less"] = gap
+    summary = {"runs": [str(run) for run in runs], "n": results[0]["n"], "tasks": results[0]["tasks"], "arms": rows, "baseline": base}
+    summary["episodes"] = len(np.unique(episode))
     first, place = results[0]["ways"]["prediction"], "space " if "space" in results[0] else ""
     summary["copy"] = {
         ahead: {"found": first[ahead][f"{place}copy found"], "ssim": first[ahead].get("copy ssim"), "l1": first[ahead][f"{place}copied"]}
@@ -126,6 +135,61 @@ def compare(runs: list[Path], out: Path) -> dict[str, Any]:
     frames = {"now": stored[0]["now"], "later": stored[0]["later"], "later, decoded": stored[0]["seen"]}
     save_picture(out / "frames.png", strip({**frames, **{name: stored[chosen[0]]["predicted"] for name, chosen in arms.items()}}))
     return summary
+
+
+def differences(
+    seeds: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]], base: str, horizons: Sequence[str]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Every arm's feature error less the baseline's, on the seeds that both have, corrected by Holm over arms and horizons.
+
+    Those of a single seed are corrected among themselves, as successes are (findings.py).
+
+    Args:
+        seeds: what was measured, by arm and training seed.
+    """
+    told: dict[tuple[str, str], dict[str, Any]] = {}
+    for single in (False, True):
+        family: dict[tuple[str, str], tuple[Estimate, int]] = {}
+        for name in seeds:
+            both = [seed for seed in seeds[name] if seed in seeds[base]]
+            alone = len(both) == 1
+            if name == base or not both or alone != single or (alone and len(np.unique(seeds[base][both[0]]["episode"])) == 1):
+                continue  # of one seed and one episode nothing is sure
+            pairs = [(seeds[name][seed], seeds[base][seed]) for seed in both]
+            family |= {(name, ahead): (nearer(pairs, f"prediction/{ahead}/l1"), len(both)) for ahead in horizons}
+        ends = corrected([estimate for estimate, _ in family.values()])
+        for (key, (estimate, count)), (low, high) in zip(family.items(), ends, strict=True):
+            told[key] = {"mean": estimate.mean, "low": low, "high": high, "seeds": count, "verdict": verdict(-high, -low)}
+    return told
+
+
+def nearer(pairs: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]], *metrics: str) -> Estimate:
+    """The first model's mean error less the second's, for one pair a training seed; seeds and episodes are samples, tasks are not.
+
+    Args:
+        pairs: what was measured on the same windows.
+        metrics: name of the error in both, or in the one and in the other.
+    """
+    gaps = np.stack([ours[metrics[0]] - theirs[metrics[-1]] for ours, theirs in pairs])
+    return crossed(by_episode(gaps, pairs[0][0]["task"], pairs[0][0]["episode"]))
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """The verdict on every model but the baseline, with what it rests on."""
+    told = []
+    for name, row in summary["arms"].items():
+        found = {ahead: seen["less"] for ahead, seen in row["horizons"].items() if "less" in seen}
+        if not found:
+            continue
+        words: dict[str, list[str]] = {}
+        for ahead, gap in found.items():
+            words.setdefault(gap["verdict"], []).append(f"{ahead} ({gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}])")
+        count = next(iter(found.values()))["seeds"]
+        n = f"{count} training seed{'s' * (count > 1)} x {summary['n']} windows of {summary['episodes']} episodes"
+        caution = "" if count >= 3 else "; with fewer than three seeds this is about these networks, not about the method"
+        parts = "; ".join(f"{word} {', '.join(ends)}" for word, ends in words.items())
+        told.append(f"{name} against {summary['baseline']}, difference of feature errors so many steps ahead: {parts}. n = {n}{caution}.")
+    return told
 
 
 def scored(result: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +249,7 @@ def compare_table(summary: dict[str, Any]) -> str:
                 f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f}"
                 f" {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}"
             )
+    lines += sentences(summary)
     lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>8}")
     for name, row in summary["arms"].items():
         c = row["cost"]

@@ -15,7 +15,7 @@ from .config import Experiment
 from .files import read_json
 from .flops import counted
 from .launch import State
-from .stats import corrected, hierarchical, holm, interquartile_mean, paired, pooled, probability_of_improvement, wilson
+from .stats import corrected, hierarchical, holm, interquartile_mean, paired, pooled, probability_of_improvement, verdict, wilson
 from .study import Job, Plan
 
 
@@ -226,11 +226,6 @@ def cost(arm: Experiment, done: Sequence[Job]) -> Cost:
 def median(values: Sequence[float]) -> float | None:
     """Of what there is."""
     return float(np.median(values)) if values else None
-
-
-def verdict(low: float, high: float) -> str:
-    """What an interval of a difference allows to say."""
-    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
 
 def sentence(line: Line, baseline: str) -> str:

@@ -4,10 +4,10 @@
     fails                 one lies below 0
     not distinguishable   neither
     not run               a cell is missing; untested: no study tests it
-Intervals are of paired differences (same seeds, same handles or windows), corrected by Holm within the claim.
+Intervals are of paired differences (same seeds, same handles or windows), corrected by Holm within the claim; what is counted has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,13 +15,15 @@ from typing import Literal
 import numpy as np
 
 from . import registry
+from .compare import nearer
 from .config import Scale
+from .files import read_json
 from .findings import played
 from .report import Table
-from .stats import Estimate, clustered, corrected, paired
+from .stats import Estimate, by_episode, corrected, crossed, paired
 from .study import Job, missing_data, planned, restricted, study
 
-Measure = Literal["success", "few less many", "l1"]
+Measure = Literal["success", "few less many", "l1", "GFLOP", "order", "probe"]
 MARK = "claims"
 
 
@@ -38,7 +40,9 @@ class Claim:
         ours: the row that is claimed to be better.
         theirs: than these.
         settings: of the study; two for a gain that grows from the second to the first.
-        measure: success; success in the first setting less that in the second; absolute error in features, which is to be smaller.
+        measure: success; success in the first setting less that in the second; absolute error in features, or operations of one
+            prediction, which are to be smaller; how much oftener than by chance the half-way frame is nearest to half a latent; R^2
+            of the motion of the hand, within tasks, read off the latent by a ridge.
     """
 
     number: int
@@ -84,7 +88,7 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     cells: dict[tuple[str, str], list[Job]] = {}
     for job in planned(claim.study, few, runs, scale, {}).cells:
         cells.setdefault((job.about[0], job.about[1]), []).append(job)
-    return concluded(claim, {label: compared(claim, cells, label) for label in claim.theirs})
+    return concluded(claim, {label: compared(claim, cells, label) for label in claim.theirs or ("",)})
 
 
 def concluded(claim: Claim, pairs: Mapping[str, tuple[Estimate, str] | None]) -> Judged:
@@ -94,10 +98,10 @@ def concluded(claim: Claim, pairs: Mapping[str, tuple[Estimate, str] | None]) ->
         return Judged(claim, "", "", "not run")
     estimates = [estimate for estimate, _ in there.values()]
     ends = corrected(estimates)
-    told = [
-        f"{f'{label}: ' * (len(pairs) > 1)}{e.mean:+.3g} [{low:+.3g}, {high:+.3g}]"
-        for label, e, (low, high) in zip(there, estimates, ends, strict=True)
-    ]
+    told = []
+    for label, estimate, (low, high) in zip(there, estimates, ends, strict=True):
+        sure = claim.measure if claim.measure == "GFLOP" else f"[{low:+.3g}, {high:+.3g}]"
+        told.append(f"{f'{label}: ' * (len(pairs) > 1)}{estimate.mean:+.3g} {sure}")
     told += [f"{label}: not run" for label in pairs if label not in there]
     verdict = word(ends)
     if len(there) < len(pairs) and verdict != "fails":
@@ -113,30 +117,76 @@ def word(ends: Sequence[tuple[float, float]]) -> str:
 
 
 def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: str) -> tuple[Estimate, str] | None:
-    """Ours less theirs on the seeds that both have, and what that rests on; None where fewer than two seeds do."""
-    wanted = [(row, setting) for setting in claim.settings for row in (claim.ours, label)]
+    """Ours less theirs on the seeds that both have, and what that rests on; None where fewer than two seeds do.
+
+    Args:
+        label: of their row; "" compares ours with chance.
+    """
+    wanted = [(row, setting) for setting in claim.settings for row in (claim.ours, label) if row]
     by_seed = [{job.about[2]: job for job in cells.get(key, []) if job.done} for key in wanted]
     seeds = [seed for seed in by_seed[0] if all(seed in found for found in by_seed)]
     if len(seeds) < 2:
         return None
-    if claim.measure == "l1":
-        return _nearer([found[seed] for seed in seeds for found in by_seed], len(seeds))
-    cubes = [np.stack([np.stack(list(played(found[seed]).values())) for seed in seeds]) for found in by_seed]
+    return MEASURES[claim.measure]([[found[seed] for seed in seeds] for found in by_seed])
+
+
+Rows = Sequence[Sequence[Job]]  # cells of each row, of the same seeds
+
+
+def successes(rows: Rows) -> tuple[Estimate, str]:
+    """Of ours less theirs; of four rows the first difference less the second."""
+    cubes = [np.stack([np.stack(list(played(job).values())) for job in jobs]) for jobs in rows]
     gap = cubes[0] - cubes[1] if len(cubes) == 2 else (cubes[0] - cubes[1]) - (cubes[2] - cubes[3])
-    return paired(gap), f"{len(seeds)} seeds x {gap[0].size} handles"
+    return paired(gap), f"{len(gap)} seeds x {gap[0].size} handles"
 
 
-def _nearer(jobs: Sequence[Job], seeds: int) -> tuple[Estimate, str] | None:
-    """Their absolute error less ours, on the same windows, in the shared feature space, a chunk ahead."""
-    stored = [dict(np.load(job.folder / "world.npz")) for job in jobs]
-    ahead = jobs[0].arm.data.horizon
-    errors = [s.get(f"prediction/{ahead}/space l1", s.get(f"prediction/{ahead}/l1")) for s in stored]
-    if any(e is None for e in errors):
+def errors(rows: Rows) -> tuple[Estimate, str] | None:
+    """Their error in the shared feature space less ours, a chunk ahead."""
+    ours, theirs = ([dict(np.load(job.folder / "world.npz")) for job in jobs] for jobs in rows)
+    ahead = rows[0][0].arm.data.horizon
+    ways = [f"{way}/{ahead}/{place}l1" for way in ("prediction", "own latent") for place in ("space ", "")]
+    keys = [next((way for way in ways if all(way in stored for stored in each)), "") for each in (theirs, ours)]
+    if not all(keys):
         return None
-    gaps = np.stack([errors[i + 1] - errors[i] for i in range(0, len(errors), 2)])  # type: ignore[operator]
-    mean, low, high = clustered(gaps, np.ones(gaps.shape[1]), stored[0]["task"], stored[0]["episode"])
-    n = f"{seeds} seeds x {gaps.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
-    return Estimate(mean, (high - low) / 3.92, 1e6), n
+    told = f"{len(ours)} seeds x {len(ours[0]['episode'])} windows of {len(np.unique(ours[0]['episode']))} episodes"
+    return nearer(list(zip(theirs, ours, strict=True)), *keys), told
+
+
+def operations(rows: Rows) -> tuple[Estimate, str]:
+    """Their operations less ours, in billions, of one prediction a chunk ahead; counted, so there is no doubt."""
+    ours, theirs = (read_json(jobs[0].folder / "world.json", "a measured world model")["cost"]["GFLOP"] for jobs in rows)
+    return Estimate(theirs - ours, 0.0, 1.0), f"ours {ours:.2f} GFLOP a prediction, encoder apart"
+
+
+def order(rows: Rows) -> tuple[Estimate, str] | None:
+    """How much oftener than by chance, 1 in 5, the half-way frame is nearest to what half a latent is decoded to."""
+    stored = [dict(np.load(job.folder / "world.npz")) for job in rows[0]]
+    if any("order/decoded" not in each for each in stored):
+        return None
+    nearest = np.stack([each["order/decoded"] == 0 for each in stored]) - 0.2
+    told = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
+    return crossed(by_episode(nearest, stored[0]["task"], stored[0]["episode"])), told
+
+
+def probed(rows: Rows) -> tuple[Estimate, str] | None:
+    """R^2 of ours less that of theirs; seeds alone are the sample."""
+    found = [[read_json(job.folder / "probe.json", "a probed run") for job in jobs] for jobs in rows]
+    ours, theirs = (np.array([each["probes"]["latent"]["ridge"]["within"]["mean"]["value"] for each in jobs], float) for jobs in found)
+    gap = ours - theirs
+    if not np.isfinite(gap).all():
+        return None
+    told = f"{len(gap)} seeds, {found[0][0]['validation']['n']} windows of {found[0][0]['validation']['episodes']} episodes each"
+    return Estimate(float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap))), len(gap) - 1), told
+
+
+MEASURES: dict[Measure, Callable[[Rows], tuple[Estimate, str] | None]] = {
+    "success": successes,
+    "few less many": successes,
+    "l1": errors,
+    "GFLOP": operations,
+    "order": order,
+    "probe": probed,
+}
 
 
 def table(rows: Sequence[Judged], scale: Scale) -> Table:

@@ -25,10 +25,10 @@ from PIL import Image
 from . import __version__, compare, registry
 from .errors import UserError
 from .files import read_json, text_hash, write_atomically, write_between
-from .findings import Findings, Line, Rate, curves, find, sentence, verdict
+from .findings import Findings, Line, Rate, curves, find, sentence
 from .launch import State
 from .probe import table as probe_table
-from .stats import wilson
+from .stats import verdict, wilson
 from .study import Job, Plan
 from .tasks import every_shift
 
@@ -184,22 +184,28 @@ def foresight(summary: Mapping[str, Any], name: str, title: str) -> Table:
     """A comparison of world models as a table: one line for a model and a horizon, the copy of the present first."""
     rows = []
     for ahead, copy in summary["copy"].items():
-        rows.append(("copy of the present", "", ahead, number(copy["l1"], 4), "0", number(copy["found"], 2), "", number(copy["ssim"], 3)))
+        rows.append(
+            ("copy of the present", "", ahead, number(copy["l1"], 4), "0", "", number(copy["found"], 2), "", number(copy["ssim"], 3))
+        )
         for arm, row in summary["arms"].items():
             seen = row["horizons"][ahead]
             skill = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**seen["skill"])
             found, psnr, ssim, lpips = (seen[key]["mean"] if key in seen else None for key in ("found", "psnr", "ssim", "lpips"))
-            told = (number(seen["l1"]["mean"], 4), skill, number(found, 2), number(psnr), number(ssim, 3), number(lpips, 3))
+            less = "{mean:+.3f} [{low:+.3f}, {high:+.3f}], {verdict}".format(**seen["less"]) if "less" in seen else ""
+            less += ", these two networks" if less and seen["less"]["seeds"] == 1 else ""
+            told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), number(psnr), number(ssim, 3), number(lpips, 3))
             cost = row["cost"]
             price = (f"{row['listens']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
             rows.append((arm, ", ".join(map(str, row["seeds"])), ahead, *told, *price))
-    head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", "own future of 64", "PSNR", "SSIM", "LPIPS",
+    head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", f"error less {summary['baseline']}, 95%",
+            "own future of 64", "PSNR", "SSIM", "LPIPS",
             "skill lost with another's actions", "GFLOP", "ms", "parameters")  # fmt: skip
     there = {ahead: ssim for ahead, ssim in summary["decoder"].items() if ssim is not None}
     decoder = f"  The decoder with the true tokens: SSIM {', '.join(f'{s:.3f} at {a}' for a, s in there.items())}." if there else ""
     place_ = f"{title}: " if title else ""
     note = (
-        f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and training seeds."
+        f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and "
+        "training seeds, differences paired by both, corrected by Holm over models and horizons."
         f"{decoder}  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart."
     )
     return Table(name, head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
@@ -278,6 +284,7 @@ def render(plan: Plan, found: Findings, foreseen: Sequence["Worlds"], runs: Path
         arms=definitions(plan),
         films=films(found),
         worlds=foreseen,
+        autoencoders=autoencoders(found),
         probes=probes(found),
         provenance=provenance(plan, runs / "studies" / plan.name / "asked.json"),
     )
@@ -416,12 +423,14 @@ class Worlds:
         title: the setting.
         folder: of their pictures.
         table: or None, if they cannot be compared.
-        wrong: why not.
+        verdicts: on every model but the baseline.
+        wrong: why they cannot be compared.
     """
 
     title: str
     folder: Path
     table: Table | None
+    verdicts: Sequence[str] = ()
     wrong: str = ""
 
     @property
@@ -446,12 +455,23 @@ def worlds(found: Findings, folder: Path) -> list[Worlds]:
     for number_, ((setting, _, _), jobs) in enumerate(groups.items(), start=1):
         name = "worlds" if number_ == 1 else f"worlds-{number_}"
         try:
-            summary = compare.compare([job.folder for job in jobs], folder / name)
+            summary = compare.compare([job.folder for job in jobs], folder / name, found.baseline)
         except UserError as error:
-            shown.append(Worlds(setting, folder / name, None, str(error)))
+            shown.append(Worlds(setting, folder / name, None, wrong=str(error)))
         else:
-            shown.append(Worlds(setting, folder / name, foresight(summary, name, setting)))
+            shown.append(Worlds(setting, folder / name, foresight(summary, name, setting), compare.sentences(summary)))
     return shown
+
+
+def autoencoders(found: Findings) -> list[str]:
+    """What they decode, told the future through their latent; one table for each that was asked."""
+    told = []
+    for job in (job for line in found.lines for job in line.done if "foresee" in job.measures):
+        path = job.folder / "world.json"
+        result = read_json(path, "a measured world model") if path.exists() else {"kind": ""}
+        if result["kind"] == "autoencoder":
+            told.append(compare.table(result))
+    return told
 
 
 def probes(found: Findings) -> list[str]:

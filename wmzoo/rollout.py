@@ -25,7 +25,7 @@ from .errors import UserError
 from .files import read_json, write_json
 from .interfaces import Task, View
 from .run import Policy
-from .stats import paired, pooled, wilson
+from .stats import paired, pooled, verdict, wilson
 
 TUNING = 10_000
 
@@ -275,11 +275,6 @@ def difference_table(result: dict[str, Any]) -> str:
     ]
     pairs = "\n".join(f"{name}: {value:+.2f}" for name, value in result["runs"].items())
     return "\n".join([f"{'difference':24} 95% interval over {len(result['runs'])} pairs of training seeds, not corrected", *lines, pairs])
-
-
-def verdict(low: float, high: float) -> str:
-    """What an interval of a difference allows to say."""
-    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
 
 def _save_film(path: Path, frames: np.ndarray | None) -> None:

@@ -132,6 +132,11 @@ def corrected(estimates: Sequence[Estimate], level: float = 0.95) -> list[tuple[
     return [estimate.interval(1 - (1 - level) * share) for estimate, share in zip(estimates, shares, strict=True)]
 
 
+def verdict(low: float, high: float) -> str:
+    """What the interval of a difference allows to say, where more is better."""
+    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
+
+
 def interquartile_mean(scores: Float[np.ndarray, "..."]) -> float:
     """Mean of the middle half of all scores (Agarwal et al. 2021, rliable, arXiv:2108.13264)."""
     return float(trim_mean(np.asarray(scores).ravel(), 0.25))
@@ -212,6 +217,22 @@ def hierarchical(
         values[i] = statistic(np.take_along_axis(table[rng.integers(seeds, size=seeds)], columns, axis=2))
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
     return float(statistic(table)), float(low), float(high)
+
+
+def by_episode(
+    values: Float[np.ndarray, "seeds n"], task: Int[np.ndarray, "n"], episode: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "seeds tasks episodes"]:
+    """Means over the windows of each episode, for `crossed`, where episodes take the place of handles.
+
+    Tasks that differ in their number of episodes, or have one each, are put together as one.
+    """
+    names, index, windows = np.unique(episode, return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(index, row, len(names)) / windows for row in values])
+    home = np.array([task[index == i][0] for i in range(len(names))])
+    tasks, sizes = np.unique(home, return_counts=True)
+    if len(set(sizes)) > 1 or sizes[0] == 1:
+        return means[:, None]
+    return np.stack([means[:, home == name] for name in tasks], axis=1)
 
 
 def clustered(

@@ -176,7 +176,7 @@ def cost(what: Subject, batch: Batch) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, Any]:
+def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, np.ndarray]:
     """Is half of a latent half of the way?  The rank of the half-way frame among those at 0, 1/4, 1/2, 3/4 and all of the chunk.
 
     `decoded` decodes half of the standardised latent, `noisy` half of the latent and half noise, as the paper does.
@@ -195,8 +195,7 @@ def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, A
         for name, half in (("decoded", latent / 2), ("noisy", (latent + noise) / 2)):
             distance = (model.decode(now, standard.back(half))[:, None] - frames).abs().mean(dim=(2, 3))
             ranks[name].append((distance < distance[:, 2:3]).sum(dim=1))
-    joined = {name: torch.cat(parts).numpy() for name, parts in ranks.items()}
-    return {name: {"mean_rank": float(r.mean()), "nearest": float((r == 0).mean()), "n": len(r)} for name, r in joined.items()}
+    return {name: torch.cat(parts).numpy() for name, parts in ranks.items()}
 
 
 def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 512, space: Path | None = None) -> dict[str, Any]:
@@ -232,7 +231,11 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
             result["inverse"] = inverse(what.model, what.model.horizon, batches)
             save_picture(run / "modes.png", four(what.model, what, what.gather(moving_most(what, rows)[:4])))
     elif len(what.ways) > 1:
-        result["order"] = order(what, what.chosen(what.windows.labelled, count), rows)
+        ranks = order(what, what.chosen(what.windows.labelled, count), rows)
+        result["order"] = {
+            name: {"mean_rank": float(r.mean()), "nearest": float((r == 0).mean()), "n": len(r)} for name, r in ranks.items()
+        }
+        kept |= {f"order/{name}": rank for name, rank in ranks.items()}
     name = "-".join(["world", *(tasks if tasks or data else ())])
     write_json(run / f"{name}.json", result)
     shots = photographs(what, rows)
