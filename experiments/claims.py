@@ -25,17 +25,17 @@ def claims() -> list[Claim]:
     foreseen = "DINO L1 .030 against .078, .063, .143, .084"
     both = "92.5 against 88.0 without alignment and 89.5% without the model's own loss"
     targets, weights = ("flare_tokens", "flare_off"), ("weight 0.05", "weight 0.1", "weight 0.5", "weight 1.0")
-    others, bc = ("dino_wm", "fm_wm", "rae", "video"), "35.6 against 27.2% (5 tasks)"
+    others, bc = ("dino_wm_one_shot", "dino_wm", "fm_wm", "rae", "video"), "35.6 against 27.2% (5 tasks)"
     alone = "70.1 against 61.9% (RoboCasa-24), 55.0 against 44.0% (GR1-24)"
     labels = "49.5 against 42.8% as pseudo-labels (SIMPLER)"
     few, video = "about +10 points with 100 demonstrations a task", "37.5 to 60% with one robot demonstration and human video"
     return [
         main(1, "FLARE", "beats policy-only", alone, "flare", ("policy_embedding",)),
-        main(2, "FLARE", "beats UWM at equal steps", rival, "flare", ("uwm",)),
+        main(2, "FLARE", "beats UWM at equal compute", rival, "flare, twice the steps", ("uwm",)),
         Claim(3, "FLARE", "gains more with fewer demonstrations", few, "implicit_vs_explicit", "flare", ("policy_embedding",), (FEW, MANY),
               "few less many"),
         main(4, "FLARE", "action-free video helps", video, "flare_video", ("flare",), FEW),
-        flare(5, "the action-aware target beats frozen tokens, and none", "55.0 against 49.6 and 43.9% (GR1-24)", targets),
+        flare(5, "the action-aware target beats frozen pooled tokens, and none", "55.0 against 49.6 and 43.9% (GR1-24)", targets),
         flare(6, "tap at 0.75 L beats early taps", "layer 6 of 8 is best, 4 clearly worse", ("tap 0.25", "tap 0.5")),
         flare(7, "weight 0.2 is best", "0.2 is best of those tried", weights),
         flare(8, "an averaged target with rho 0.995 is best", "0.995 best, 0.99 worst, all beat none", ("rho 0.99", "rho 1.0")),
@@ -49,8 +49,8 @@ def claims() -> list[Claim]:
               "rla", ("rla_no_latent",), measure="l1"),
         Claim(16, "RLA", "RLA-WM foresees better than DINO-WM, FM-WM, RAE and video diffusion", foreseen, "world_models", "rla_wm", others,
               measure="l1"),
-        Claim(17, "RLA", "at a fraction of the operations", "3.5T against 14.3T, 14.3T, 1.1P; 2.1T", "world_models", "rla_wm",
-              ("fm_wm", "rae", "video"), measure="GFLOP"),
+        Claim(17, "RLA", "at a fraction of the operations of FM-WM, RAE, video diffusion", "3.5T against 14.3T, 14.3T, 1.1P (DINO-WM 2.1T)",
+              "world_models", "rla_wm", ("fm_wm", "rae", "video"), measure="GFLOP"),
         Claim(18, "RLA", "the latent space orders time", "shown in pictures", "residuals", "rla", measure="order"),
         Claim(19, "RLA", "it transfers to unseen tasks", "shown in pictures"),
         Claim(20, "RLA", "BC-RLA beats BC when 5% of videos have actions", bc, "few_actions", "bc_rla", ("bc",), ("4% with actions",)),

@@ -1,5 +1,6 @@
 """DINO-WM in its sequence form: frame after frame by regression, causal from frame to frame."""
 
+from dataclasses import replace
 from typing import Any
 
 from wmzoo.config import Experiment, Scale
@@ -21,7 +22,8 @@ def config(scale: Scale = "small") -> Experiment:
         encoder = backbones.Config("vit_small_patch14_dinov2", "none", size=196)
         network = dino_wm.Config(encoder, place=1.0)
         term = objective.Config(network, feature_space.pixels.Config(encoder, channels=256))
-        return rla_wm.world_model("dino_wm", scale, term, {"next": 1.0}, {})
+        arm = rla_wm.world_model("dino_wm", scale, term, {"next": 1.0}, {})
+        return replace(arm, data=replace(arm.data, horizon=15))  # three frames of five steps
     network = dino_wm.Config(feature_space.encoder(scale), proprio=False, **SIZES[scale])
     term = objective.Config(network, feature_space.look(scale), every=network.every)
     return rla_wm.world_model("dino_wm", scale, term, {"next": 1.0}, feature_space.stages(scale))

@@ -11,6 +11,6 @@ def config(scale: Scale = "small") -> Experiment:
     """Below paper scale the change of the present frame is written, as by the autoencoder of `rla`."""
     network = token_flow.Config(feature_space.encoder(scale), timed=False, **rla_wm.blocks(scale))
     writes = "frame" if scale == "paper" else "change"
-    term = dino_wm.OneShotConfig(network, feature_space.look(scale), nearest=2 if scale == "paper" else 1, writes=writes)
+    term = dino_wm.OneShotConfig(network, feature_space.look(scale), writes=writes)
     stages = {} if scale == "paper" else feature_space.stages(scale)
     return rla_wm.world_model("dino_wm_one_shot", scale, term, {"mse": 1.0}, stages)

@@ -1,4 +1,4 @@
-"""The trunk learns to name the codes of what will happen, from frames and instructions alone: LAPA's second stage."""
+"""The trunk learns to name the codes of what will happen, without any action: LAPA's second stage."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from . import lam, policy
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """Half of each batch is video; the recorded actions of the rest are not read either."""
+    """Half of each batch is video, which has frames and instructions alone; of the rest the state is seen too, the actions are not."""
     arm = policy.config(scale)
     codes = Term(lapa.Config(lam.model(scale, "stage:lam"), gap=arm.data.horizon), weights={"code": 1.0})
     data, optim = replace(arm.data, videos=0 if scale == "tiny" else 10), replace(arm.optim, steps=max(1, arm.optim.steps // 2))

@@ -7,12 +7,12 @@ from wmzoo.config import Scale
 from wmzoo.study import Row, Study
 
 LARA = "objectives.lara"
+TAPS: dict[Scale, tuple[int, ...]] = {"tiny": (-2, -3)}  # of four blocks, where the default is -1; elsewhere -2
 
 
 def study(scale: Scale = "small") -> Study:
     swept = {
-        "tap -1": Row("lara", {f"{LARA}.config.tap": -1}),
-        "tap -6": Row("lara", {f"{LARA}.config.tap": -6}),
+        **{f"tap {tap}": Row("lara", {f"{LARA}.config.tap": tap}) for tap in TAPS.get(scale, (-1, -6))},
         "weights .1": Row("lara", {f"{LARA}.weight": 10.0}),
         "weights 1": Row("lara", {f"{LARA}.weight": 100.0}),
         "align alone": Row("lara", {f"{LARA}.weights.lam": 0.0}),

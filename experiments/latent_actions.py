@@ -16,6 +16,6 @@ def study(scale: Scale = "small") -> Study:
             "lam": Row("lam"),
             **{name: Row(name, joint) for name in ("lara", "lara_off", "lara_align", "lara_current", "lara_shuffled")},
         },
-        baseline="lam",
+        baseline="lara_off",
         measures=("probe",),
     )

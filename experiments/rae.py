@@ -18,5 +18,5 @@ def config(scale: Scale = "small") -> Experiment:
         width, depth, heads = HEADS[scale]
         blocks = {**rla_wm.blocks(scale), "depth": max(1, rla_wm.DEPTH[scale] - 2)}
         network, stages = rae.Config(encoder, head_width=width, head_depth=depth, head_heads=heads, **blocks), feature_space.stages(scale)
-    term = objective.Config(network, feature_space.look(scale), nearest=2 if scale == "paper" else 1)
+    term = objective.Config(network, feature_space.look(scale))
     return rla_wm.world_model("rae", scale, term, {"mse": 1.0, "l1": 0.0}, stages)

@@ -13,6 +13,5 @@ def study(scale: Scale = "small") -> Study:
         question="How much of the future does a small latent of the change hold, and how much does the present alone?",
         rows={name: Row(name) for name in ("rla", "rla_no_latent")},
         baseline="rla",
-        seeds=(0, 1),
         measures=("foresee",),
     )

@@ -28,7 +28,7 @@ def config(scale: Scale = "small") -> Experiment:
     before = rla.stages(scale)
     residuals = rla.model(scale, "none" if scale == "paper" else "stage:rla")
     network = rla_wm.Config(residuals, places=False) if scale == "paper" else rla_wm.Config(residuals, **half(scale))
-    term = objective.Config(network, feature_space.look(scale), nearest=2 if scale == "paper" else 1)
+    term = objective.Config(network, feature_space.look(scale))
     return world_model("rla_wm", scale, term, {"mse": 1.0, "l1": 1.0}, {} if scale == "paper" else before)
 
 
@@ -43,14 +43,18 @@ def blocks(scale: Scale) -> dict[str, Any]:
 
 
 def world_model(name: str, scale: Scale, term: Blueprint, weights: dict[str, float], stages: dict[str, Experiment]) -> Experiment:
-    """An arm with one world model: same windows, same steps, no trunk."""
+    """An arm with one world model: same windows, same steps, no trunk.
+
+    At paper scale frames lie 1 to 14 steps ahead: published are 2 to 15 frames, of which the present one is the first.
+    """
+    data = feature_space.data(scale)
     return Experiment(
         name=name,
         shape=Shape(width=1, depth=0),
         trunk=Absent(),
         observer=Absent(),
         objectives={name: Term(term, weights=weights)},
-        data=replace(feature_space.data(scale), videos=0),
+        data=replace(data, videos=0, horizon=14 if scale == "paper" else data.horizon),
         optim=OPTIMS[scale],
         stages=stages,
     )

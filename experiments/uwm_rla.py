@@ -11,7 +11,7 @@ from wmzoo.config import Experiment, Scale, Term
 from wmzoo.models import observer
 from wmzoo.objectives import uwm_rla
 
-from . import bc_rla, feature_space, policy, rla
+from . import feature_space, policy, rla
 
 
 def config(scale: Scale = "small") -> Experiment:
@@ -29,5 +29,5 @@ def config(scale: Scale = "small") -> Experiment:
             "uwm_rla": Term(term, weights={"velocity": 1.0}),
         },
         data=replace(arm.data, size=space.size, shift=0),
-        stages=bc_rla.before(scale),
+        stages={} if scale == "paper" else rla.stages(scale),
     )

@@ -18,7 +18,6 @@ def study(scale: Scale = "small") -> Study:
         question="Which world model foresees best, in a frozen feature space and in pixels, and at what cost?",
         rows={name: Row(name, {"optim.steps": steps} if scale == "small" else {}) for name, steps in STEPS.items()},
         baseline="rla_wm",
-        seeds=(0, 1),
         measures=("foresee",),
         space="rla_wm",
     )

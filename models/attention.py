@@ -97,21 +97,31 @@ def from_patches(patches: Float[Tensor, "n P N"], patch: int, rows: int) -> Floa
     return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
+def closed(streams: Mapping[str, Stream]) -> dict[str, frozenset[str]]:
+    """What each stream may not look at: what it names, and, where it has no clock, what any other names.
+
+    A stream without a clock is a condition (observation, state, registers): all look at it, so what it sees they would see too.
+    """
+    named = frozenset[str]().union(*(stream.blind for stream in streams.values()))
+    return {name: stream.blind if stream.clock is not None else stream.blind | (named - {name}) for name, stream in streams.items()}
+
+
 def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "B 1 N N"] | None:
-    """Who of the sequence may look at whom: padding is never seen, `blind` and `frame` are obeyed; None if all see all."""
+    """Who of the sequence may look at whom: padding is never seen, `closed` and `frame` are obeyed; None if all see all."""
     if not any(s.keep is not None or s.blind & streams.keys() or s.frame is not None for s in streams.values()):
         return None
-    rows = [torch.cat([_pair(streams, asks, seen) for seen in streams], dim=-1) for asks in streams]
+    blind = closed(streams)
+    rows = [torch.cat([_pair(streams, asks, seen, seen in blind[asks]) for seen in streams], dim=-1) for asks in streams]
     return torch.cat(rows, dim=-2)[:, None]
 
 
-def _pair(streams: Mapping[str, Stream], asks: str, seen: str) -> Bool[Tensor, "B Q K"]:
+def _pair(streams: Mapping[str, Stream], asks: str, seen: str, hidden: bool) -> Bool[Tensor, "B Q K"]:
     query, key = streams[asks], streams[seen]
-    allowed = key.tokens.new_full((), seen not in query.blind, dtype=torch.bool)
+    allowed = key.tokens.new_full((), not hidden, dtype=torch.bool)
     if asks == seen and query.frame is not None:
         allowed = allowed & (query.frame[:, None] >= query.frame[None, :])
-    if key.keep is not None:
-        allowed = allowed & key.keep[:, None, :]
+    if (keep := kept(key)) is not None:
+        allowed = allowed & keep[:, None, :]
     return allowed.expand(len(key.tokens), query.tokens.shape[1], key.tokens.shape[1])
 
 
@@ -125,14 +135,27 @@ def cross_mask(streams: Mapping[str, Stream], keep: Bool[Tensor, "B K"] | None) 
     mask = key_mask(keep)
     if not any(OBSERVATION in stream.blind for stream in streams.values()):
         return mask
-    rows = [torch.full((s.tokens.shape[1],), OBSERVATION not in s.blind, device=s.tokens.device) for s in streams.values()]
+    blind = closed(streams)
+    rows = [torch.full((s.tokens.shape[1],), OBSERVATION not in blind[name], device=s.tokens.device) for name, s in streams.items()]
     sees = torch.cat(rows)[None, None, :, None]
     return sees if mask is None else mask & sees
 
 
+def kept(stream: Stream) -> Bool[Tensor, "B N"] | None:
+    """The key mask of a stream.
+
+    Raises:
+        ValueError: it has not one flag for each token of each window.
+    """
+    if stream.keep is not None and stream.keep.shape != stream.tokens.shape[:2]:
+        raise ValueError(f"a key mask is {tuple(stream.tokens.shape[:2])}, one flag for each token, not {tuple(stream.keep.shape)}")
+    return stream.keep
+
+
 def silence(stream: Stream) -> Tensor:
     """The tokens of a stream with zeros where they are padding, so that whatever stood there cannot spread."""
-    return stream.tokens if stream.keep is None else torch.where(stream.keep[..., None], stream.tokens, 0.0)
+    keep = kept(stream)
+    return stream.tokens if keep is None else torch.where(keep[..., None], stream.tokens, 0.0)
 
 
 def sinusoid(time: Float[Tensor, "*any"], width: int, last: float) -> Float[Tensor, "*any W"]:
@@ -140,3 +163,15 @@ def sinusoid(time: Float[Tensor, "*any"], width: int, last: float) -> Float[Tens
     steps = torch.arange(width // 2, device=time.device, dtype=torch.float32)
     angle = time.float()[..., None] * torch.exp(-9.210340371976184 * steps / last)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def pi0_sinusoid(time: Float[Tensor, "*any"], width: int) -> Float[Tensor, "*any W"]:
+    """[sin, cos] of 2 pi time / period at width/2 periods, geometric from 4e-3 to 4 (openpi's `posemb_sincos`).
+
+    Args:
+        time: pi0's own, from 0 (data) to 1 (noise), in double precision inside: 250 turns leave few digits of a float.
+        width: even, at least 4.
+    """
+    part = torch.linspace(0, 1, width // 2, device=time.device, dtype=torch.float64)
+    angle = 2 * torch.pi * time.double()[..., None] / (4e-3 * 1000**part)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()

@@ -38,6 +38,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # SigLIP
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 FILES = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
+SLACK = 1e-3  # beyond [0, 1]: interpolated frames may overshoot by a rounding
 
 
 class Backbone(Encoder):
@@ -81,9 +82,13 @@ class Backbone(Encoder):
 
         Raises:
             ValueError: the images are not floats.
+            UserError: they are not in [0, 1].
         """
-        if not image.is_floating_point():
-            raise ValueError(f"encoders read floats in [0, 1], these images are {image.dtype}")
+        in_range(image)
+        return self.normalised(image)
+
+    def normalised(self, image: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n 3 S S"]:
+        """As `prepare`, for painted images, which may leave [0, 1]."""
         if image.shape[-2:] != (self.size, self.size):
             image = interpolate(image, (self.size, self.size), mode="bilinear", antialias=True)
         return (image - self.mean) / self.std
@@ -97,6 +102,24 @@ class Backbone(Encoder):
     @abstractmethod
     def tokens(self, pixels: Float[Tensor, "n 3 S S"]) -> Float[Tensor, "n P E"]:
         """Patch tokens of normalised images."""
+
+
+def in_range(image: Tensor) -> None:
+    """Are these images in [0, 1]?  NaN, which says so by itself, passes; nothing is looked at on the meta device or under a compiler.
+
+    One pass and one wait for the device.
+
+    Raises:
+        ValueError: the images are not floats.
+        UserError: somebody else has normalised them, or they are numbers up to 255.
+    """
+    if not image.is_floating_point():
+        raise ValueError(f"encoders read floats in [0, 1], these images are {image.dtype}")
+    if image.is_meta or image.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = torch.stack(image.detach().flatten().aminmax()).tolist()  # flat, which is twice as fast
+    if low < -SLACK or high > 1 + SLACK:
+        raise UserError(f"images must be in [0, 1], these go from {low:.3g} to {high:.3g}: leave the normalisation to the encoder")
 
 
 def fingerprint(network: nn.Module, about: str) -> str:

@@ -3,7 +3,9 @@
 Zhou et al. 2024, DINO-WM: World Models on Pre-trained Visual Features enable Zero-shot Planning, arXiv:2411.04983.
 Every patch token carries its frame's action and proprioception: [patch | state | action] on channels.  Tokens see all tokens of
 their own frame and of the frames before it.
-We differ: the place table starts at a deviation of 0.02 (published: 1, which dominates early); see `place`.
+We differ: the place table starts at a deviation of 0.02 (published: 1, which dominates early); see `place`.  There is no dropout
+(published: 0.1 in every layer).  At paper scale it is trained as our other world models, AdamW 1e-4 and 100,000 steps of 64 windows
+(published: AdamW 5e-4, 100 epochs in batches of 32).
 """
 
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ class Predictor(nn.Module):
         depth, heads, head, hidden: of the layers; `head` is the width of a head.
         place: deviation with which the place table starts.
     """
+
+    past: Tensor
 
     def __init__(
         self, encoder: Encoder, state: int, action: int, extra: int, proprio: bool, frames: int, depth: int, heads: int, head: int,

@@ -61,14 +61,21 @@ def resolve_clock(streams: Mapping[str, Stream], stream: Stream, clean: Tensor) 
     """The clock of a stream: its own, that of the stream it names, or clean.
 
     Raises:
-        ValueError: it names a stream that is not there, or one that has no clock of its own.
+        ValueError: it names a stream that is not there, or one that has no clock of its own; or the clock is neither one for each
+            window nor one for each token.
     """
-    if isinstance(stream.clock, str):
-        owner = streams.get(stream.clock)
+    time = stream.clock
+    if isinstance(time, str):
+        owner = streams.get(time)
         if owner is None or isinstance(owner.clock, str):
-            raise ValueError(f"a stream shares the clock of {stream.clock!r}, which has none here; streams: {sorted(streams)}")
-        return clean if owner.clock is None else owner.clock
-    return clean if stream.clock is None else stream.clock
+            raise ValueError(f"a stream shares the clock of {time!r}, which has none here; streams: {sorted(streams)}")
+        time = owner.clock
+    if time is None:
+        return clean
+    windows, tokens = len(clean), stream.tokens.shape[1]
+    if time.shape not in ((windows,), (windows, tokens)):
+        raise ValueError(f"a clock is ({windows},) or ({windows}, {tokens}), one for each window or token, not {tuple(time.shape)}")
+    return time
 
 
 class Block(nn.Module):

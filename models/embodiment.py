@@ -14,7 +14,11 @@ from wmzoo.interfaces import Blueprint, Sizes
 
 
 class CategoryLinear(nn.Module):
-    """A linear layer with one weight and bias per category: y = x W[id] + b[id]; W starts at 0.02 N(0, 1), b at 0."""
+    """A linear layer with one weight and bias per category: y = x W[id] + b[id]; W starts at 0.02 N(0, 1), b at 0.
+
+    Raises:
+        ValueError: there is not one id for each window.
+    """
 
     def __init__(self, categories: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -22,6 +26,8 @@ class CategoryLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(categories, outputs))
 
     def forward(self, x: Float[Tensor, "B N i"], category: Int[Tensor, "B"]) -> Float[Tensor, "B N o"]:
+        if category.shape != x.shape[:1]:
+            raise ValueError(f"{len(x)} windows need {len(x)} ids, not ids of {tuple(category.shape)}")
         # a product with one-hot rows, not an index: the backward pass of an index is a slow scatter on a CPU
         chosen = one_hot(category, len(self.weight)).to(self.weight.dtype)
         weight = (chosen @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])

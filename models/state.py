@@ -22,6 +22,13 @@ class StateTokens(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T D"]:
+        """One token a frame.
+
+        Raises:
+            ValueError: there are states of more or fewer frames than this network has places for.
+        """
+        if batch.state.shape[1] != len(self.place):
+            raise ValueError(f"the states of {len(self.place)} frames are read here, not of {batch.state.shape[1]}; ask for that history")
         known = batch.has_state[:, None, None]
         tokens = self.project(torch.where(known, batch.state, 0.0), batch.embodiment)
         return torch.where(known, tokens, self.null) + self.place

@@ -85,7 +85,8 @@ class UNet1D(nn.Module):
         condition: numbers of the condition.
         channels: of each level; the number of steps halves between levels.
         kernel: of the convolutions, odd.
-        groups: of the group norms; must divide every level's channels.
+        groups: of the group norms; must divide every level's channels.  The last norm has 8, as in the reference, where the first
+            level's channels divide by 8.
         embedding: numbers of the embedded diffusion index.
     """
 
@@ -107,7 +108,8 @@ class UNet1D(nn.Module):
         for after, before in pairwise(reversed(channels)):
             twice = Resample(nn.ConvTranspose1d(before, before, 4, 2, 1))
             self.up_modules.append(nn.ModuleList([block(2 * after, before), block(before, before), twice]))
-        self.final_conv = nn.Sequential(Convolution(channels[0], channels[0], kernel, groups), nn.Conv1d(channels[0], action, 1))
+        last = groups if channels[0] % 8 else 8
+        self.final_conv = nn.Sequential(Convolution(channels[0], channels[0], kernel, last), nn.Conv1d(channels[0], action, 1))
 
     @checked
     def forward(self, noisy: Float[Tensor, "B H A"], index: Int[Tensor, "B"], condition: Float[Tensor, "B G"]) -> Float[Tensor, "B H A"]:

@@ -118,10 +118,17 @@ class CausalVideo(nn.Module):
             clock: of each frame.
             action: those that lead to each frame; where `keep` is False they are not heard.
             past: from an earlier call; its frames are not computed again.
+
+        Raises:
+            ValueError: clock, action and keep are not of these frames, or more than one frame follows a past.
         """
+        each = noisy.shape[:2]
+        if not clock.shape == keep.shape == action.shape[:2] == each:
+            told = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {"clock": clock, "keep": keep, "action": action}.items())
+            raise ValueError(f"{each[0]} windows of {each[1]} frames have a clock, a keep and a row of actions for each frame, not {told}")
         first = 0 if past is None else past[0][0].shape[2] // noisy.shape[2]
-        frames = torch.arange(first, first + noisy.shape[1], device=noisy.device)
-        when = sinusoid(frames.float(), self.place.shape[1], last=self.place.shape[1] / 2)[:, None]
+        number = torch.arange(first, first + noisy.shape[1], device=noisy.device)
+        when = sinusoid(number.float(), self.place.shape[1], last=self.place.shape[1] / 2)[:, None]
         x = self.embed(noisy) + self.place + when
         heard = torch.where(keep[..., None], self.action(torch.where(keep[..., None], action, 0.0)), 0.0)
         vector = self.clock(clock.flatten()).unflatten(0, clock.shape) + heard

@@ -51,6 +51,11 @@ def align_loss(prediction: Float[Tensor, "B M E"], target: Float[Tensor, "B M E"
     return (1 - cosine_similarity(prediction, target.detach(), dim=-1)).mean(dim=-1)
 
 
+def exactly(tensor: Tensor) -> torch.autocast:
+    """A place where products are not rounded: under bf16 autocast small differences between vectors that are nearly alike vanish."""
+    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
+
+
 @checked
 def spread(tokens: Float[Tensor, "B M E"]) -> Float[Tensor, ""]:
     """Standard deviation over the windows, averaged over tokens and numbers; 0 is a collapse."""
@@ -58,11 +63,17 @@ def spread(tokens: Float[Tensor, "B M E"]) -> Float[Tensor, ""]:
 
 
 @checked
+def cosines(tokens: Float[Tensor, "A M E"], others: Float[Tensor, "B M E"]) -> Float[Tensor, "A B"]:
+    """Cosine of every window with every other one, averaged over tokens; in float32 whatever the precision around it."""
+    with exactly(tokens):
+        return torch.einsum("amd,bmd->ab", normalize(tokens.float(), dim=-1), normalize(others.float(), dim=-1)) / tokens.shape[1]
+
+
+@checked
 def likeness(tokens: Float[Tensor, "B M E"], group: Int[Tensor, "B"]) -> Float[Tensor, ""]:
     """Mean cosine between the same token of two different windows of one group; 1 is a collapse; 0 if no group has two windows."""
-    unit = normalize(tokens, dim=-1)
     pairs = (group[:, None] == group[None, :]).float().fill_diagonal_(0)
-    return (torch.einsum("amd,bmd->ab", unit, unit) / tokens.shape[1] * pairs).sum() / pairs.sum().clamp(min=1)
+    return (cosines(tokens, tokens) * pairs).sum() / pairs.sum().clamp(min=1)
 
 
 @checked
@@ -71,15 +82,15 @@ def centred(target: Float[Tensor, "B M E"], group: Int[Tensor, "B"], valid: Bool
     member = one_hot(group, len(group)).to(target.dtype)  # as many groups as windows, at most
     counts = member * valid[:, None]
     clean = torch.where(valid[:, None, None], target, 0.0)
-    mean = torch.einsum("bg,bme->gme", counts, clean) / counts.sum(dim=0).clamp(min=1)[:, None, None]
-    return target - torch.einsum("bg,gme->bme", member, mean)
+    with exactly(target):
+        mean = torch.einsum("bg,bme->gme", counts, clean) / counts.sum(dim=0).clamp(min=1)[:, None, None]
+        return target - torch.einsum("bg,gme->bme", member, mean)
 
 
 @checked
 def retrieved(prediction: Float[Tensor, "B M E"], target: Float[Tensor, "B M E"]) -> Float[Tensor, ""]:
     """Share of windows whose own target has the highest mean cosine of all targets; chance is 1/B."""
-    nearest = torch.einsum("amd,bmd->ab", normalize(prediction, dim=-1), normalize(target, dim=-1)).argmax(dim=1)
-    return (nearest == torch.arange(len(target), device=target.device)).float().mean()
+    return (cosines(prediction, target).argmax(dim=1) == torch.arange(len(target), device=target.device)).float().mean()
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class Plan:
     """What every alignment is told.
 
     Attributes:
-        stream: whose hidden states are pulled; the first of its tokens if it has more than the target.
+        stream: whose hidden states are pulled, all of them.
         tap: depth as a part of the trunk, rounded to a block.
         which: the frame of the target.
         gap: control steps to the future frame; 0 needs none.
@@ -179,8 +190,21 @@ class Align(Objective):
         return torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
 
     def predict(self, hidden: Hidden) -> Float[Tensor, "B M E"]:
-        """The projected hidden states."""
-        return self.project(hidden[self.tap][self.plan.stream][:, : self.tokens]).float()
+        """The projected hidden states.
+
+        Raises:
+            UserError: the trunk has no such stream, or not as many tokens as the target.
+        """
+        tokens = self.pulled(tapped(hidden, self.tap, self.plan.stream))
+        if tokens.shape[1] != self.tokens:
+            raise UserError(
+                f"the stream {self.plan.stream!r} has {tokens.shape[1]} tokens, its target {self.tokens}: choose another stream"
+            )
+        return self.project(tokens).float()
+
+    def pulled(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
+        """Those of the stream's tokens that have a counterpart in the target."""
+        return tokens
 
     def watching(self, batch: Batch, valid: Bool[Tensor, "B"]) -> Callable[[Hidden], dict[str, Tensor]]:
         """Spread and likeness of predictions and targets; retrieval of the own frame, by chance and by a copy of the present.
@@ -214,6 +238,18 @@ class Align(Objective):
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
         return {}
+
+
+def tapped(hidden: Hidden, tap: int, stream: str) -> Float[Tensor, "B N D"]:
+    """The hidden states of a stream at a depth.
+
+    Raises:
+        UserError: the trunk's sequence has no such stream, such as an observation that is only looked at.
+    """
+    streams = hidden[tap]
+    if stream not in streams:
+        raise UserError(f"the stream {stream!r} has no hidden states in this trunk: tap one of {', '.join(sorted(streams))}")
+    return streams[stream]
 
 
 def instructions(batch: Batch) -> Int[Tensor, "B"]:

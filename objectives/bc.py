@@ -4,6 +4,9 @@ The baseline of RLA-WM 2026, arXiv:2605.07079, and the policy that BC-RLA (objec
     a_hat = Linear(MLP(flat(queries after the trunk)))            wmzoo.objectives.bc.Bc.read
     L     = mean over valid numbers of (a_hat - A)^2              clone_loss
 Nothing is sampled: it is a generator whose stream does not depend on the noise, so that it plays like every other policy.
+We differ: the trunk is the zoo's transformer with adaLN-zero blocks and a place for every image token, on a clock that stands still
+(published: plain pre-norm blocks without places); an instruction is read (published: one task per network); the state passes two layers
+of its robot's own (published: one).
 """
 
 from collections.abc import Callable

@@ -10,12 +10,14 @@ arXiv:2010.02502; Nichol and Dhariwal 2021 (squared cosine schedule), arXiv:2102
     executed: predicted[:, T_o - 1 :]                Ddpm.executable
 The chunk starts at the first of the T_o observation frames, so its first T_o - 1 actions lie in the past.  The index k counts
 from the data (0) to the noise (99); the trunk sees zoo time t = 1 - (k + 1) / 100, so 0 is noise here too.
-We differ: actions repeated past the episode's end are masked; the original trains on them.
+We differ: actions repeated past the episode's end are masked; the original trains on them.  The noise of DDPM's steps is seeded by
+the noise that a chunk starts from.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, assert_never, cast
+from zlib import crc32
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -76,6 +78,11 @@ def zoo_clock(index: Int[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     return 1 - (index + 1) / STEPS
 
 
+def generators(noise: Float[Tensor, "B H A"]) -> list[torch.Generator]:
+    """One for each window, seeded with the window's noise, so that what is sampled is a function of the noise alone."""
+    return [torch.Generator().manual_seed(crc32(row.numpy().tobytes())) for row in noise.detach().float().cpu()]
+
+
 class Ddpm(Denoiser):
     """Generates the stream "action" by denoising.
 
@@ -134,10 +141,10 @@ class Ddpm(Denoiser):
         schedule = SCHEDULE | {"prediction_type": self.prediction}
         scheduler = DDIMScheduler(**schedule) if self.sampler == "ddim" else DDPMScheduler(**schedule)
         scheduler.set_timesteps(steps)
-        value = noise
+        value, drawn = noise, cast("torch.Generator", generators(noise))  # diffusers takes one for each window too
         for index in scheduler.timesteps:
             clock = zoo_clock(index).to(value.device).expand(len(value))
-            value = scheduler.step(predict(value, clock), index, value).prev_sample
+            value = scheduler.step(predict(value, clock), index, value, generator=drawn).prev_sample
         return value
 
     def executable(self, chunk: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ We differ: the MLP is not described, so it begins with a norm (the residual stre
 past the end of the episode do not count; targets can be centred (`centre`, objectives/align.py), since what all frames of a
 task share makes the cosine trivial; video without actions has a learned null state, noise actions at t = 0 and its own embodiment,
 which the paper leaves open.  The future tokens have the clock of the actions and are never to see a stream "video".
+The policy-only baseline (experiments/policy_embedding.py) starts with a fresh trunk, as FLARE does; the paper's starts from the
+trunk of the embedding's stage as well.
 """
 
 from dataclasses import dataclass

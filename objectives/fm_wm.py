@@ -1,10 +1,11 @@
 """FM-WM: flow matching between the tokens of two frames, with no latent in between.
 
 The baseline of RLA-WM 2026, arXiv:2605.07079, which publishes no code; two readings of "a path that directly flows to the future state".
-    "current":  x_t = (1 - t) s_t + t s_{t+h} (+ 0.1 eps in training), v = s_{t+h} - s_t    wmzoo.clock.velocity
+    "current":  x_t = (1 - t) s_t + t s_{t+h} + 0.1 eps, v = s_{t+h} - s_t                  bridge
     "gaussian": x_t = (1 - t) eps + t s_{t+h}, v = s_{t+h} - eps                            wmzoo.clock.interpolate
     L = mean (V - v)^2 + mean |V - v|                                                       wmzoo.objectives.foresight.velocity_errors
-From the present frame the velocity is the residual itself; the path has no noise of its own, so of several futures it draws the mean.
+From the present frame the velocity is the residual itself; sampling starts at the clean frame and adds no noise, so of several futures
+it draws the mean.
 Tokens are standardised channel by channel.
 """
 
@@ -17,12 +18,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmzoo.batch import Batch
+from wmzoo.clock import interpolate
 from wmzoo.interfaces import Blueprint, ConditionalFlow, Encoder, Sizes
+from wmzoo.shapes import checked
 from wmzoo.standard import Standardiser
 
 from .foresight import FlowForesight, Lens, Seen, noise, present
 
 Source = Literal["current", "gaussian"]
+
+
+@checked
+def bridge(
+    now: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"], clock: Float[Tensor, "B"], eps: Float[Tensor, "B P E"], blur: float
+) -> Float[Tensor, "B P E"]:
+    """The straight way between two frames, with the same noise at every clock; the velocity along it knows nothing of that noise."""
+    return interpolate(now, future, clock) + blur * eps
 
 
 class FmWm(FlowForesight):
@@ -31,7 +42,7 @@ class FmWm(FlowForesight):
     Args:
         network: its `encoder` is the feature space.
         start: "current" or "gaussian".
-        blur: deviation of the noise on a present frame as source, in training.
+        blur: deviation of the noise on the way from a present frame, in training.
     """
 
     def __init__(
@@ -61,7 +72,12 @@ class FmWm(FlowForesight):
     def source(self, now: Float[Tensor, "B P E"], like: tuple[int, ...], generator: torch.Generator | None) -> Float[Tensor, "B P E"]:
         if self.start == "gaussian":
             return noise(like, generator, now)
-        return self.standard(now) + (self.blur * noise(like, None, now) if generator is None else 0.0)
+        return self.standard(now)
+
+    def between(self, source: Float[Tensor, "B P E"], x: Float[Tensor, "B P E"], clock: Float[Tensor, "B"]) -> Float[Tensor, "B P E"]:
+        if self.start == "gaussian":
+            return super().between(source, x, clock)
+        return bridge(source, x, clock, noise(tuple(x.shape), None, x), self.blur)
 
     def arrive(self, now: Float[Tensor, "B P E"], x: Float[Tensor, "B P E"]) -> Float[Tensor, "B P E"]:
         return self.standard.back(x)
@@ -78,7 +94,7 @@ class Config(Blueprint):
         steps: of sampling.
         sampler: of training clocks.
         source: "current" or "gaussian".
-        blur: deviation of the noise on a present frame as source, in training.
+        blur: deviation of the noise on the way from a present frame, in training.
         view: camera.
     """
 

@@ -4,8 +4,8 @@ Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv:2210.02747; RLA
     t ~ sampler, x_t = (1 - t) source + t x, v = x - source       wmzoo.clock.interpolate
     L = mean (V - v)^2 + mean |V - v|                             velocity_errors
     x <- source; x <- x + V / K at t = 0, 1/K, ..., (K-1)/K       wmzoo.sample.euler
-The chunk ends h steps ahead, h drawn uniformly for each window; actions behind it are not read.  Windows without recorded actions,
-or past the end of their episode, do not count: a world model listens.
+The chunk ends h steps ahead, h drawn uniformly for each window; actions behind it are not read.  Windows with a step of which no action
+was recorded, or past the end of their episode, do not count: a world model listens.
 """
 
 from abc import abstractmethod
@@ -38,6 +38,25 @@ def velocity_errors(prediction: Float[Tensor, "B N X"], target: Float[Tensor, "B
 def skill(predicted: Float[Tensor, "B P E"], now: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> Float[Tensor, ""]:
     """One minus the absolute error as a part of the error of copying the present: 1 is perfect, 0 is no better than a copy."""
     return 1 - (predicted - future).abs().mean() / (now - future).abs().mean().clamp(min=1e-12)
+
+
+def column_within(batch: Batch, nearest: int, farthest: int) -> int:
+    """Which of the future frames was drawn between two gaps: of those that lie there in every window, the one that varies most.
+
+    A hybrid's batch holds the frames of all its objectives; one at a fixed gap, such as FLARE's, is not taken for a drawn one.
+
+    Raises:
+        ValueError: none is.
+    """
+    if batch.offset.is_meta:  # for counting alone: every column is as good
+        return 0
+    there = ((batch.offset >= nearest) & (batch.offset <= farthest)).all(dim=0)
+    if not there.any():
+        raise ValueError(
+            f"no future frame of this batch is {nearest} to {farthest} steps ahead; the first window has {batch.offset[:1].tolist()}"
+        )
+    spread = batch.offset.amax(dim=0) - batch.offset.amin(dim=0)
+    return int(torch.where(there, spread, -1).argmax())
 
 
 class Seen(NamedTuple):
@@ -97,13 +116,14 @@ class OneChunk(Foresight):
     def needs(self) -> Needs:
         return Needs(futures=((self.nearest, self.horizon),))
 
-    def seen(self, batch: Batch, column: int = 0) -> Seen:
+    def seen(self, batch: Batch) -> Seen:
         """Frames and actions of a batch; what is not there is 0 and never valid."""
+        column = column_within(batch, self.nearest, self.horizon)
         now = frame_tokens(batch, self.encoder, self.view).float()
         future = frame_tokens(batch, self.encoder, self.view, column).float()
         ahead = torch.arange(batch.action.shape[1], device=batch.action.device)
         keep = ahead < batch.offset[:, column, None]
-        recorded = batch.action_mask.all(dim=2)
+        recorded = batch.action_mask.any(dim=2)
         valid = batch.has_future[:, column] & (recorded | ~keep).all(dim=1)
         action = torch.where(batch.action_mask, batch.action, 0.0)
         return Seen(now, torch.where(valid[:, None, None], future, now), action, keep & valid[:, None], valid)
@@ -170,11 +190,15 @@ class FlowForesight(OneChunk):
         """Training clocks."""
         return draw(self.sampler, n, device)
 
+    def between(self, source: Float[Tensor, "B N X"], x: Float[Tensor, "B N X"], clock: Float[Tensor, "B"]) -> Float[Tensor, "B N X"]:
+        """What the network reads at a training clock."""
+        return interpolate(source, x, clock)
+
     def errors(self, seen: Seen) -> dict[str, Float[Tensor, "B"]]:
         x, now = self.goal(seen), self.look(seen.now)
         source, clock = self.source(seen.now, x.shape, None), self.clocks(len(x), x.device)
         condition = self.network.condition(now, seen.action, seen.keep)
-        predicted = self.network.velocity(interpolate(source, x, clock), clock, condition)
+        predicted = self.network.velocity(self.between(source, x, clock), clock, condition)
         mse, l1 = velocity_errors(predicted, velocity(source, x))
         return {"mse": mse, "l1": l1}
 
@@ -207,7 +231,7 @@ def clip(batch: Batch, encoder: Encoder, view: int, every: int, count: int) -> C
     """`count` frames after the present one, `every` control steps apart; a frame after one that is not there has no meaning."""
     columns = [batch.column(every * (i + 1)) for i in range(count)]
     frames = [frame_tokens(batch, encoder, view, column).float() for column in (None, *columns)]
-    recorded = batch.action_mask[:, : every * count].all(dim=2).unflatten(1, (count, every)).all(dim=2)
+    recorded = batch.action_mask[:, : every * count].any(dim=2).unflatten(1, (count, every)).all(dim=2)
     there = (recorded & batch.has_future[:, columns]).cumprod(dim=1).bool()
     action = torch.where(batch.action_mask, batch.action, 0.0)[:, : every * count]
     return Clip(torch.stack(frames, dim=1), side_by_side(action, every), there)

@@ -1,11 +1,13 @@
-"""LAPA: codes of a frozen latent action model as labels; the trunk first learns to say what will happen, from video alone.
+"""LAPA: codes of a frozen latent action model as labels; the trunk first learns to say what will happen, and no action is read.
 
 Ye et al. 2024, Latent Action Pretraining from Videos (LAPA), arXiv:2410.11758; Chen et al. 2024, Moto, arXiv:2412.04445.
-    L = mean over K tokens of -ln p(code_k | o_0, instruction)     code_loss
+    L = mean over K tokens of -ln p(code_k | o_0, instruction, state)     code_loss
     p = softmax(Linear(h[query_k]))                                Lapa
 Then the head is thrown away and the trunk is fine-tuned on actions (experiments/lapa.py).
-We differ: both papers say the codes one after the other with a language model; here K queries say them at once.  A fresh head is
-zero, so the first loss is the logarithm of the number of codes.
+We differ: both papers say the codes one after the other with a language model; here K queries say them at once.  The papers
+condition on frame and instruction; here the observer also shows the robot's state to the trunk, in the windows where it was
+recorded (a learned null state in video), as it does when the policy is trained.  A fresh head is zero, so the first loss is the
+logarithm of the number of codes.
 """
 
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ from wmzoo.interfaces import Blueprint, LatentActions, Objective, Sizes
 from wmzoo.question import Hidden, Question, Score
 from wmzoo.shapes import checked
 
-from .align import STILL, Control, likeness, retrieved, spread
+from .align import STILL, Control, likeness, retrieved, spread, tapped
 from .lam import Painting
 
 Token = Literal["last", "mean"]
@@ -100,7 +100,8 @@ class Lara(Objective):
         if not gaps or min(gaps) < 1:
             raise UserError(f"gaps are one or more numbers of control steps, each at least 1, not {gaps}")
         self.lam, self.head = lam, nn.Linear(width, lam.tokens * lam.width)
-        self.tap, self.token, self.gaps = tap if tap >= 0 else depth + tap, token, gaps
+        self.tap, self.gaps = tap if tap >= 0 else depth + tap, gaps
+        self.token: Token = token
         self.detach, self.frozen, self.control = detach, frozen, control
         if frozen:
             lam.freeze()
@@ -141,7 +142,7 @@ class Lara(Objective):
 
     def predict(self, hidden: Hidden, batch: Batch) -> Float[Tensor, "B N"]:
         """f of the chosen action token."""
-        tokens = hidden[self.tap]["action"]
+        tokens = tapped(hidden, self.tap, "action")
         return self.head(chosen(tokens, batch.action_mask.any(dim=-1), self.token)).float()
 
     def watching(self, hidden: Hidden, batch: Batch, target: Tensor, valid: Tensor, painting: Painting) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ Guo et al. 2024, Prediction with Action (PAD), arXiv:2411.18179, as UWM (arXiv:2
     L_a = mean over valid numbers of (V_a - (A - eps_a))^2                              wmzoo.objectives.flow.flow_loss
     L_z = mean over numbers of (V_z - (z - eps_z))^2                                    wmzoo.objectives.uwm.stream_loss
     played: both from noise to data in the same steps                                   wmzoo.objectives.pad.Pad.sample
+We differ: the trunk looks at the policy's whole observation (published: it is conditioned on the clock alone and sees the present only by
+those joined latents); flow matching (published: DDPM, the noise is predicted).
 It cannot be asked for one given the other.  Nobody looks at the action tokens of a window without actions; video teaches the frame alone.
 """
 

@@ -24,6 +24,8 @@ from wmzoo.interfaces import Blueprint, Objective, Residuals, Sizes
 from wmzoo.question import Hidden, Question, Score
 from wmzoo.shapes import checked
 
+from .foresight import column_within
+
 Control = Literal["none", "no_latent"]
 
 
@@ -38,17 +40,21 @@ def distances(
 
 @checked
 def motion_weight(now: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"], motion: float) -> Float[Tensor, "B P"]:
-    """How much each patch counts; the mean over the patches of a window is 1."""
+    """How much each patch counts; the mean over the patches of a window is 1, and 1 / (1 + m) where nothing moves at all."""
     change = (future - now).float().abs().mean(dim=2)
     return (1 + motion * change / change.mean(dim=1, keepdim=True).clamp(min=1e-8)) / (1 + motion)
 
 
 @checked
 def copied_ratio(now: Float[Tensor, "B P E"], written: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> Float[Tensor, ""]:
-    """Absolute error over that of the present frame, summed over the windows that change more than the median window."""
+    """Absolute error over that of the present frame, summed over the windows that change more than the median window.
+
+    Where none does, as when all change alike, over those that change as much; NaN where nothing changes.
+    """
     error, copied = ((x - future).float().abs().mean(dim=(1, 2)) for x in (written, now))
-    moving = copied > copied.median()
-    return error[moving].sum() / copied[moving].sum().clamp(min=1e-12)
+    median = copied.median()
+    moving = torch.where((copied > median).any(), copied > median, copied >= median)
+    return torch.where(moving, error, 0.0).sum() / torch.where(moving, copied, 0.0).sum()
 
 
 class Rla(Objective):
@@ -73,9 +79,9 @@ class Rla(Objective):
         return Needs(futures=(self.gaps,))
 
     def forward(self, batch: Batch) -> Question:
-        model, valid = self.residuals, batch.has_future[:, 0]
-        now = frame_tokens(batch, model.encoder, model.view)
-        future = torch.where(valid[:, None, None], frame_tokens(batch, model.encoder, model.view, 0), now)
+        model, column = self.residuals, column_within(batch, *self.gaps)
+        valid, now = batch.has_future[:, column], frame_tokens(batch, model.encoder, model.view)
+        future = torch.where(valid[:, None, None], frame_tokens(batch, model.encoder, model.view, column), now)
         latent = model.encode(now, future)
         written = model.decode(now, 0 * latent if self.control == "no_latent" else latent)
 

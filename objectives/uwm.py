@@ -30,7 +30,7 @@ from wmzoo.batch import Batch, Needs
 from wmzoo.clock import interpolate, velocity
 from wmzoo.compose import Hybrid
 from wmzoo.errors import UserError
-from wmzoo.features import frame_tokens
+from wmzoo.features import encoded, frame_tokens
 from wmzoo.interfaces import Blueprint, Denoiser, Encoder, FourModes, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.sample import euler
@@ -45,6 +45,13 @@ from .ddpm import SCHEDULE, STEPS, add_noise, zoo_clock
 def stream_loss(prediction: Float[Tensor, "B N X"], target: Float[Tensor, "B N X"]) -> Float[Tensor, "B"]:
     """Squared error of what a stream predicts, averaged over the numbers of each window."""
     return (prediction - target).square().mean(dim=(1, 2))
+
+
+def begin_as_published(*layers: nn.Linear) -> None:
+    """Matrices from 0.02 N(0, 1), biases 0; the published trunk ends in a zero of its own, and behind two zeros nothing would learn."""
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
 
 
 class Path(ABC):
@@ -105,7 +112,7 @@ class Denoising(Path):
         return noise
 
     def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-        scheduler, value = self.scheduler(), start
+        scheduler, value = cast("Any", self.scheduler()), start
         scheduler.set_timesteps(steps)
         for index in scheduler.timesteps:
             clock = zoo_clock(index).to(value.device).expand(len(value))
@@ -171,8 +178,11 @@ class SecondStream(Denoiser):
         self.encode, self.decode = nn.Linear(ahead.width, width), nn.Linear(out, ahead.width)
         self.place = nn.Parameter(0.02 * torch.randn(ahead.tokens, width))
         self.register_buffer("idle", torch.randn(ahead.tokens, ahead.width))  # what says nothing says it always alike
-        nn.init.zeros_(self.decode.weight)
-        nn.init.zeros_(self.decode.bias)
+        if plan.path == "epsilon":
+            begin_as_published(self.encode, self.decode)
+        else:
+            nn.init.zeros_(self.decode.weight)
+            nn.init.zeros_(self.decode.bias)
         if plan.registers:
             self.registers = nn.Parameter(0.02 * torch.randn(plan.registers, width))
 
@@ -244,8 +254,8 @@ class Uwm(SecondStream):
 class Dynamics(WorldModel, FourModes):
     """The whole hybrid as a world model: actions given, what lies at the chunk's end sampled and turned into tokens.
 
-    A prediction that it goes on from is shown to the observer as features, where the observer reads that feature space, or painted;
-    the robot's own state is then unknown.
+    A prediction that it goes on from is the newest frame of the history that the observer is shown: as features, where the observer reads
+    that feature space, or painted.  Other cameras keep their newest recorded frame; the robot's own state is then unknown.
 
     Raises:
         UserError: the observer cannot be shown a prediction.
@@ -274,16 +284,24 @@ class Dynamics(WorldModel, FourModes):
         return self.objective.paint(tokens)
 
     def seen(self, batch: Batch, now: Float[Tensor, "B P E"]) -> Batch:
-        """The batch as the observer would see it if `now` were the present frame's tokens."""
-        if self.by_features:
-            key = f"{cast('Any', self.encoder).fingerprint}/now"
-            shown = now[:, None, None].expand(-1, 1, batch.image.shape[2], -1, -1)
-            return replace(batch, features={key: shown}, image=batch.image[:, -1:])
-        if now.is_meta or torch.equal(now, frame_tokens(batch, self.encoder, self.view).float()):
-            return batch  # its own present frame: seen better as recorded than through the codec
-        image = batch.image.clone()
-        image[:, -1, self.view] = self.paint(now).clamp(0, 1)
-        return replace(batch, image=image, features={}, has_state=torch.zeros_like(batch.has_state))
+        """The batch as the observer would see it if `now` were the present frame's tokens; as it is where they are."""
+        if now.is_meta:
+            return replace(batch, features={}) if self.by_features else batch
+        own = (now == frame_tokens(batch, self.encoder, self.view).float()).flatten(1).all(dim=1)
+        if own.all():
+            return batch
+        state = batch.has_state & own
+        if not self.by_features:
+            return replace(batch, image=self.after(batch.image, self.paint(now).clamp(0, 1), own), features={}, has_state=state)
+        tokens = encoded(batch, self.encoder, "now").unflatten(1, (*batch.image.shape[1:3], -1))
+        key = f"{cast('Any', self.encoder).fingerprint}/now"
+        return replace(batch, features={key: self.after(tokens, now.to(tokens.dtype), own)}, has_state=state)
+
+    def after(self, history: Float[Tensor, "B T V *frame"], newest: Float[Tensor, "B *frame"], own: Bool[Tensor, "B"]) -> Tensor:
+        """The history one frame on, with this frame of one camera; as it was where the frame is its own newest one."""
+        moved = torch.cat([history[:, 1:], history[:, -1:]], dim=1)
+        moved[:, -1, self.view] = newest
+        return torch.where(own.reshape(-1, *[1] * (history.ndim - 1)), history, moved)
 
     def predict(
         self,
@@ -324,7 +342,7 @@ class Config(Blueprint):
     Attributes:
         codec: models/codec.py.
         gaps: control steps to the generated frames; the published model generates two, at the chunk's end and one step on.
-        path: flow, or epsilon as published.
+        path: flow, or epsilon as published, whose sampler clips latents to [-1, 1]: they must not be scaled to a deviation of 1.
         drop: part of the windows whose video says nothing.
         steps: of sampling frames.
         registers: learned tokens beside them.
@@ -350,5 +368,9 @@ class Config(Blueprint):
         return FrameTarget(cast("Encoder", self.codec.build(sizes)), self.gaps, sizes.views, self.scaling, self.control)
 
     def build(self, sizes: Sizes) -> Uwm:
+        if self.path == "epsilon" and self.scaling == "measured":
+            raise UserError(
+                "path epsilon clips latents to [-1, 1], which measured scaling exceeds: say scaling none or tenth, or path flow"
+            )
         plan = Plan(self.path, self.drop, self.steps, self.registers, frozenset(self.blind), self.history)
         return Uwm(self.target(sizes), plan, sizes.width, sizes.out, sizes.image)

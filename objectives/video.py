@@ -39,7 +39,8 @@ def frame_loss(predicted: Float[Tensor, "B T P E"], target: Float[Tensor, "B T P
     return torch.where(valid, error, 0.0).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
-def guided(told: Tensor, untold: Tensor, scale: float) -> Tensor:
+@checked
+def guided(told: Float[Tensor, "*shape"], untold: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
     """Guidance: 1 is the answer with actions, 0 that without; Vid2World's strength lambda is a scale of 1 + lambda."""
     return untold + scale * (told - untold)
 

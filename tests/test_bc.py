@@ -1,6 +1,7 @@
 """Cloning and BC-RLA: numbers by hand, who teaches which head, what is gone when it plays, controls."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,13 +11,18 @@ from helpers import learns, made, scores
 from wmzoo import registry
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
-from wmzoo.config import Experiment, self_contained
+from wmzoo.config import Experiment, Scale, dump, for_stage, needs_of, self_contained
+from wmzoo.data import Windows
+from wmzoo.episodes import Episode, Recorded
 from wmzoo.errors import UserError
+from wmzoo.experiments.few_actions import EPISODES, study
 from wmzoo.interfaces import Sizes
+from wmzoo.models.state import StateTokens
 from wmzoo.objectives.ahead import ResidualTarget
 from wmzoo.objectives.bc import Config, clone_loss
 from wmzoo.objectives.bc_rla import BcRla, latent_errors
 from wmzoo.objectives.rla_head import RlaHead
+from wmzoo.study import experiments
 
 
 def small(name: str, **fields: Any) -> Experiment:
@@ -125,6 +131,49 @@ def test_weights_are_those_of_the_paper() -> None:
     assert registry.arm("bc_rla").weights == {"bc/action": 1.0, "bc/latent_l1": 0.05, "bc/latent_mse": 0.05}
     assert registry.arm("policy_rla").weights["rla/latent_l1"] == 0.05
     assert set(registry.arm("flare_rla").weights) == {"flow/velocity", "flare/align", "rla/latent_l1", "rla/latent_mse"}
+
+
+@pytest.mark.parametrize("name", ["bc_rla", "bc_rla_off", "bc_rla_current", "bc_rla_shuffled"])
+def test_half_of_each_batch_is_video(name: str, toy_data: Path) -> None:
+    """The method as published, by default: demonstrations and videos of a task are among its 54 episodes for training, the stages' too."""
+    arm = registry.arm(name, "tiny")
+    assert arm.data.videos > 0
+    batch = Windows(replace(arm.data, root=str(toy_data)), needs_of(arm), seed=0).train(0)
+    assert batch.has_action.float().mean() == 0.5
+    data = registry.arm(name).data
+    assert (data.demos, data.videos, data.video_share) == (10, 40, 0.5)
+    for stage in registry.arm(name).stages.values():
+        assert for_stage(stage, registry.arm(name)).data.demos + stage.data.videos == 50
+
+
+def test_stages_that_nothing_needs_are_left_out() -> None:
+    """An arm that never paints is not preceded by the decoder; one that does is."""
+    for name in ("policy_rla", "flare_rla"):
+        arm = registry.arm(name)
+        assert "rla" in arm.stages
+        assert "pixels" not in arm.stages
+        assert "stage:pixels" not in dump(replace(arm, stages={}))
+    assert "pixels" in registry.arm("uwm_rla").stages
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small"])
+def test_few_actions_asks_for_no_more_episodes_than_there_are(scale: Scale) -> None:
+    """Every cell and every stage of it: 54 episodes a task are for training, of the toy 11; `bc` has no videos."""
+    there = {"tiny": 11, "small": EPISODES}[scale]
+    for (label, setting, _), arm in experiments(study(scale), scale, {}):
+        asked = [arm.data, *(for_stage(stage, arm).data for stage in arm.stages.values())]
+        assert max(data.demos + data.videos for data in asked) <= there, (label, setting)
+        assert (arm.data.videos == 0) == (label == "bc")
+    recorded = Recorded(Path(), {}, tuple(Episode(Path(str(i)), 1) for i in range(60)))
+    assert len(recorded.episodes) - len(recorded.validation) == EPISODES
+
+
+def test_states_of_another_history_are_refused(batch: Batch, sizes: Sizes) -> None:
+    """One state is not two tokens for a network of two frames."""
+    tokens = StateTokens(replace(sizes, history=2))
+    with pytest.raises(ValueError, match="the states of 2 frames are read here, not of 1"):
+        tokens(batch)
+    assert tokens(replace(batch, state=batch.state.repeat(1, 2, 1))).shape == (6, 2, 32)
 
 
 def test_wrong_numbers_are_one_line(sizes: Sizes) -> None:

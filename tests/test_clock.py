@@ -1,5 +1,7 @@
 """specs 7.1: conventions and time."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -156,3 +158,20 @@ def test_rae_shift() -> None:
     torch.testing.assert_close(shift(torch.tensor([0.0, 0.5, 1.0]), factor), torch.tensor([0.0, 0.87387, 1.0]), atol=1e-5, rtol=0)
     assert (shift(torch.linspace(0, 1, 100), factor).diff() > 0).all()
     assert shift(draw("logit_normal", N), factor).mean().item() == pytest.approx(0.837, abs=2e-3)
+
+
+@pytest.mark.parametrize("clock", [(3, 1), (1,), (3, 2), (3, 4, 1)])
+def test_a_clock_of_another_shape_raises(clock: tuple[int, ...]) -> None:
+    """Three windows of four tokens have a clock (3,) or (3, 4)."""
+    value = torch.zeros(3, 4, 2)
+    interpolate(value, value, torch.zeros(3, 4))
+    with pytest.raises((ValueError, TypeCheckError)):
+        interpolate(value, value, torch.zeros(clock))
+
+
+@pytest.mark.parametrize("integrator", [euler, heun])
+@pytest.mark.parametrize("shape", [(3, 1, 2), (1, 4, 2), (4, 2), (3, 4, 1)])
+def test_a_velocity_of_another_shape_raises(integrator: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> None:
+    """A field that would be broadcast over the value that it moves is an error that names both shapes."""
+    with pytest.raises(ValueError, match=r"has the shape of its value \(3, 4, 2\)"):
+        integrator(lambda x, t: torch.zeros(shape), torch.zeros(3, 4, 2), 2)

@@ -1,17 +1,21 @@
 """specs 7.11: many objectives, one pass."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
+from helpers import made
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wmzoo import registry
 from wmzoo.batch import Batch, Needs
 from wmzoo.compose import Hybrid
-from wmzoo.config import Optim
+from wmzoo.config import Optim, self_contained
 from wmzoo.errors import UserError
-from wmzoo.interfaces import Objective, Sizes
+from wmzoo.interfaces import Objective, Sizes, WorldModel
 from wmzoo.models import conv, dit, embodiment, observer, text
 from wmzoo.module import ZooModule
 from wmzoo.objectives import ddpm, flow
@@ -75,6 +79,20 @@ def test_chunks_that_start_at_different_steps_raise(sizes: Sizes) -> None:
     """Flow starts now, Diffusion Policy one step earlier: one batch cannot serve both."""
     with pytest.raises(UserError, match="start at different steps"):
         hybrid(sizes, ddpm=ddpm.Config(INS, OUTS).build(sizes)).needs()
+
+
+@pytest.mark.parametrize("name", ["dino_wm", "dino_wm_one_shot", "fm_wm", "video"])
+def test_a_world_model_hears_the_actions_from_now_on(name: str, sizes: Sizes) -> None:
+    """Beside a policy whose chunk starts a step earlier it would hear every action one step late; beside one that starts now it is fine."""
+    arm = self_contained(registry.arm(name, "tiny"))
+    net, shape = hybrid(sizes), replace(sizes, width=arm.shape.width, depth=arm.shape.depth)
+    terms = {name: cast("Objective", term.config.build(shape)) for name, term in arm.objectives.items()}
+    models = {name: objective for name, objective in terms.items() if isinstance(objective, WorldModel)}
+    net.objectives = cast("dict[str, Objective]", nn.ModuleDict({"flow": net.objectives["flow"], **models}))
+    assert net.needs().first_action == 0
+    net.objectives = cast("dict[str, Objective]", nn.ModuleDict({"ddpm": ddpm.Config(INS, OUTS).build(sizes), **models}))
+    with pytest.raises(UserError, match=r"start at different steps: \{'ddpm': -1"):
+        net.needs()
 
 
 def test_weight_zero_changes_nothing(batch: Batch, sizes: Sizes) -> None:
@@ -210,3 +228,40 @@ def test_without_streams_the_trunk_does_not_run(batch: Batch, sizes: Sizes) -> N
     assert net(batch)["still/one"].mean() == 1
     with pytest.raises(UserError, match="no policy"):
         net.act(batch, torch.zeros(6, 8, 3), 1)
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 3), (1, 8, 3), (6, 4, 3), (6, 8, 1)])
+@pytest.mark.parametrize("objective", ["flow", "ddpm"])
+def test_noise_of_another_shape_raises(objective: str, shape: tuple[int, ...], batch: Batch, sizes: Sizes) -> None:
+    """A chunk is made from as much noise as it has numbers; nothing is repeated."""
+    net = hybrid(sizes)
+    if objective == "ddpm":
+        net.objectives = cast("dict[str, Objective]", nn.ModuleDict({"ddpm": ddpm.Config(INS, OUTS, history=1).build(sizes)}))
+    with pytest.raises(ValueError, match=r"is made from noise \(6, 8, 3\)"):
+        net.act(batch, torch.zeros(shape), 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        net.generate(batch, objective, {objective: torch.zeros(shape)}, 1, {})
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 3), (1, 8, 3), (6, 4, 3)])
+def test_values_of_another_shape_raise(shape: tuple[int, ...], batch: Batch, sizes: Sizes) -> None:
+    """Actions that are given, or noise for them or for the frame, have one row for each token, in every mode of UWM."""
+    arm = self_contained(registry.arm("uwm", "tiny"))
+    net = made(arm, sizes).eval()
+    ahead = cast("Any", net.objectives["uwm"]).ahead
+    good = {"flow": torch.zeros(6, 8, 3), "uwm": torch.zeros(6, ahead.tokens, ahead.width)}
+    windows, rows, _ = shape
+    frame = torch.zeros(windows, rows, ahead.width)
+    with torch.no_grad():
+        net.jointly(batch, good, 1)
+        for name, noise, given in (
+            ("uwm", good, {"flow": torch.zeros(shape)}),
+            ("uwm", {**good, "flow": torch.zeros(shape)}, {}),
+            ("flow", {**good, "flow": torch.zeros(shape)}, {}),
+            ("flow", good, {"uwm": frame}),
+            ("uwm", {**good, "uwm": frame}, {"flow": good["flow"]}),
+        ):
+            with pytest.raises((ValueError, RuntimeError)):
+                net.generate(batch, name, noise, 1, given)
+        with pytest.raises((ValueError, RuntimeError)):
+            net.jointly(batch, {**good, "flow": torch.zeros(shape)}, 1)

@@ -185,6 +185,14 @@ def test_now_and_future_move_together(cut: Cut) -> None:
     assert len(moves) > 5
 
 
+@pytest.mark.parametrize("moves", [1, 3])
+def test_every_window_has_its_own_move(moves: int, cut: Cut) -> None:
+    """Two windows with one move or three raise; nothing is left out of a batch without a word."""
+    windows = cut(Needs())
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        windows.gather(windows.labelled[:2], np.zeros((moves, 2), int), np.random.default_rng(0))
+
+
 def test_no_shift_leaves_frames_untouched(cut: Cut) -> None:
     """With shift 0 a training frame is the recorded one, in floats from 0 to 1."""
     windows = cut(shift=0)

@@ -1,6 +1,6 @@
 """specs 7.4: Diffusion Policy's schedule, loss and samplers."""
 
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -121,3 +121,19 @@ def test_ddpm_sampler_recovers_a_known_point(sizes: Sizes) -> None:
 
         result = ddpm.sample(exact, torch.randn(2, 8, 3), steps)
         torch.testing.assert_close(result, torch.full_like(result, 0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_the_chunk_is_a_function_of_the_noise(sampler: Literal["ddim", "ddpm"], sizes: Sizes) -> None:
+    """Whatever torch's own generator did before: the same noise gives the same chunk, other noise another one, and a window
+    alone what it gives among others."""
+    ddpm, noise = Config(INS, OUTS, sampler=sampler).build(sizes), torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(0))
+
+    def drawn(seed: int, noise: Tensor) -> Tensor:
+        torch.manual_seed(seed)
+        return ddpm.sample(lambda x, t: 0.3 * x * t[:, None, None], noise, 10)
+
+    chunk = drawn(0, noise)
+    assert torch.equal(drawn(1, noise), chunk)
+    assert not torch.equal(drawn(0, noise + 0.01), chunk)
+    torch.testing.assert_close(drawn(2, noise[1:2]), chunk[1:2])

@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import get_args
+from typing import cast, get_args
 
 import pytest
 import torch
+from helpers import learns, made
 from torch import Tensor
 
+from wmzoo import registry
+from wmzoo.batch import Batch
+from wmzoo.config import self_contained
 from wmzoo.errors import UserError
+from wmzoo.interfaces import Sizes
 from wmzoo.kernels import attend, attention_kernel
-from wmzoo.models.attention import MLP, Attention, self_mask, sinusoid
-from wmzoo.models.dit import Conditioning, DiT
+from wmzoo.models import uwm
+from wmzoo.models.attention import MLP, Attention, closed, pi0_sinusoid, self_mask, sinusoid
+from wmzoo.models.dit import Conditioning, Config, DiT
 from wmzoo.question import Stream
 
 MODES = get_args(Conditioning)
@@ -169,22 +175,87 @@ def test_a_stream_may_be_blind_to_the_observation(mode: Conditioning) -> None:
     assert torch.equal(dit(given).final["action"], dit(moved).final["action"])
 
 
-def test_pi0_prefix_mask() -> None:
-    """P1: the observation is blind to the rest, the state to the actions; actions change when anything does."""
-    dit, given = trunk("joint"), streams()
-    given.pop("future")
-    given = changed(given, "observation", blind=frozenset({"state", "action"}))
-    given = changed(given, "state", blind=frozenset({"action"}))
-    before = dit(given).final
+@pytest.mark.parametrize("mode", MODES)
+def test_no_condition_passes_on_what_others_may_not_see(mode: Conditioning) -> None:
+    """C5: policy, state and future tokens are blind to the video; observation and registers, which say nothing of it, are relays.
 
-    def after(name: str) -> Mapping[str, Tensor]:
-        return dit(changed(given, name, tokens=given[name].tokens.flip(-1))).final
+    The gradient of every stream but the video's own with respect to the video is exactly 0.
+    """
+    given = changed(streams(), "state", blind=frozenset({"video"}))
+    given = changed(changed(given, "action", blind=frozenset({"video"})), "future", blind=frozenset({"video"}))
+    video = torch.randn(3, 3, 16, requires_grad=True)
+    given |= {"registers": Stream(torch.randn(3, 2, 16)), "video": Stream(video, torch.rand(3))}
+    for name, out in trunk(mode)(given).final.items():
+        (leak,) = torch.autograd.grad(out.sum(), video, retain_graph=True)
+        assert bool((leak == 0).all()) == (name != "video"), name
 
-    assert torch.equal(after("action")["observation"], before["observation"])
-    assert torch.equal(after("state")["observation"], before["observation"])
-    assert torch.equal(after("action")["state"], before["state"])
-    assert not torch.allclose(after("observation")["action"], before["action"])
-    assert not torch.allclose(after("state")["action"], before["action"])
+
+def test_uwm_registers_pass_nothing_on() -> None:
+    """C5 on UWM's own trunk, whose registers nobody can address: sealed, the actions do not feel the video; plain, they do."""
+    torch.manual_seed(0)
+    network = uwm.UwmTrunk(width=16, depth=2, heads=2, seen=80, registers=3)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    for blind in (frozenset[str](), frozenset({"video"})):
+        video = torch.randn(3, 3, 16, requires_grad=True)
+        given = changed(streams(), "action", blind=blind)
+        given = {"observation": given["observation"], "action": given["action"], "video": Stream(video, torch.rand(3))}
+        (leak,) = torch.autograd.grad(network(given).final["action"].sum(), video)
+        assert bool((leak == 0).all()) == bool(blind)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["uwm_flare", "uwm_lara"])
+def test_sealed_arms_are_sealed_in_every_conditioning(name: str, mode: Conditioning, batch: Batch, sizes: Sizes) -> None:
+    """`--trunk.conditioning joint` opens no way from the video to the policy or to what is aligned with the future."""
+    arm = self_contained(registry.arm(name, "tiny"))
+    hybrid = made(replace(arm, trunk=replace(cast("Config", arm.trunk), conditioning=mode)), sizes)
+    for term, score in hybrid(batch).items():
+        hybrid.zero_grad()
+        score.mean().backward(retain_graph=True)
+        assert learns(hybrid, "objectives.uwm.encode") == term.startswith("uwm/"), term
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_plain_uwm_sees_everything(mode: Conditioning) -> None:
+    """Nobody names anything, so nobody is blind, and there is no mask at all."""
+    given = {**streams(), "video": Stream(torch.randn(3, 3, 16), torch.rand(3))}
+    assert set(closed(given).values()) == {frozenset()}
+    assert self_mask(given) is None
+
+
+def test_pi0_prefix_mask(batch: Batch, sizes: Sizes) -> None:
+    """P1 on the arm as it is built: the observation is blind to the rest, the state to the actions; actions see everything."""
+    hybrid = made(registry.arm("pi0", "tiny"), sizes).eval()
+    for parameter in hybrid.trunk.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    top, noisy, clock = hybrid.trunk.depth, torch.randn(6, 8, 3), torch.rand(6)
+
+    @torch.no_grad()
+    def seen(batch: Batch, noisy: Tensor) -> Mapping[str, Tensor]:
+        return hybrid.trunk({**hybrid.observer(batch), **hybrid.denoiser.embed(noisy, clock, batch)}, {top})[top]
+
+    before = seen(batch, noisy)
+    action = seen(batch, noisy.flip(-1))
+    state = seen(replace(batch, state=batch.state + 1), noisy)
+    image = seen(replace(batch, image=1 - batch.image, features={}), noisy)
+    assert set(before) == {"observation", "state", "action"}
+    assert torch.equal(action["observation"], before["observation"])
+    assert torch.equal(action["state"], before["state"])
+    assert torch.equal(state["observation"], before["observation"])
+    assert not torch.allclose(state["state"], before["state"])
+    assert not torch.allclose(image["state"], before["state"])
+    assert all(not torch.allclose(after["action"], before["action"]) for after in (action, state, image))
+
+
+def test_pi0_time_embedding() -> None:
+    """P2: at 0, 1/4 and 1 with D = 8, periods .004, .04, .4 and 4."""
+    expected = [
+        [0, 0, 0, 0, 1, 1, 1, 1],
+        [0, 1, -(0.5**0.5), 0.3826834, -1, 0, -(0.5**0.5), 0.9238795],  # 62.5, 6.25, .625 and .0625 turns
+        [0, 0, 0, 1, 1, 1, -1, 0],  # 250, 25, 2.5 and .25 turns
+    ]
+    torch.testing.assert_close(pi0_sinusoid(torch.tensor([0.0, 0.25, 1.0]), 8), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_frames_are_causal() -> None:
@@ -267,3 +338,27 @@ def test_small_parts() -> None:
     torch.testing.assert_close(sinusoid(torch.ones(1), 4, last=2)[0, 1], torch.tensor(0.01).cos())
     assert self_mask(streams()) is None
     assert Attention(8, 2)(torch.randn(1, 3, 8)).shape == (1, 3, 8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("clock", [(1,), (2,), (3, 3), (3, 1), (1, 2), (3, 2, 1)])
+def test_a_clock_of_another_shape_raises(mode: Conditioning, clock: tuple[int, ...]) -> None:
+    """Three windows of two tokens have a clock (3,) or (3, 2); nothing is broadcast, and no token gets its neighbour's."""
+    with pytest.raises(ValueError, match=r"a clock is \(3,\) or \(3, 2\)"):
+        trunk(mode)(changed(streams(), "future", clock=torch.zeros(clock)))
+
+
+def test_a_shared_clock_per_token_fits_both() -> None:
+    """Four actions with a clock each cannot lend it to two tokens."""
+    given = changed(streams(), "action", clock=torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"a clock is \(3,\) or \(3, 2\)"):
+        trunk()(given)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["observation", "action"])
+@pytest.mark.parametrize("keep", [(3, 1), (1, 1), (3, 3), (1, 4), (3,)])
+def test_a_key_mask_of_another_shape_raises(mode: Conditioning, name: str, keep: tuple[int, ...]) -> None:
+    """One flag for each token; nothing is broadcast."""
+    with pytest.raises(ValueError, match="one flag for each token"):
+        trunk(mode)(changed(streams(), name, keep=torch.ones(keep, dtype=torch.bool)))

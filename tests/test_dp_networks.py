@@ -42,7 +42,7 @@ def count(module: nn.Module) -> int:
 def make_unet() -> unet1d.UNet1D:
     """A U-Net of three levels for 3 numbers per action and a condition of 5."""
     torch.manual_seed(0)
-    return unet1d.UNet1D(action=3, condition=5, channels=(8, 16, 24), kernel=5, groups=4, embedding=12)
+    return unet1d.UNet1D(action=3, condition=5, channels=(16, 24, 32), kernel=5, groups=4, embedding=12)
 
 
 def make_transformer() -> dp_transformer.DiffusionTransformer:
@@ -110,7 +110,7 @@ def reference_unet(state: dict[str, Tensor], noisy: Tensor, index: Tensor, condi
     def affine(name: str) -> tuple[Tensor, Tensor]:
         return state[f"{name}.weight"], state[f"{name}.bias"]
 
-    def convolve(x: Tensor, name: str) -> Tensor:
+    def convolve(x: Tensor, name: str, groups: int = groups) -> Tensor:
         x = conv1d(x, *affine(f"{name}.block.0"), padding=2)
         return mish(group_norm(x, groups, *affine(f"{name}.block.1")))
 
@@ -136,7 +136,7 @@ def reference_unet(state: dict[str, Tensor], noisy: Tensor, index: Tensor, condi
         x = torch.cat([x, levels.pop()], dim=1)
         x = residual(residual(x, f"up_modules.{i}.0"), f"up_modules.{i}.1")
         x = conv_transpose1d(x, *affine(f"up_modules.{i}.2.conv"), stride=2, padding=1)
-    return conv1d(convolve(x, "final_conv.0"), *affine("final_conv.1")).transpose(1, 2)
+    return conv1d(convolve(x, "final_conv.0", groups=8), *affine("final_conv.1")).transpose(1, 2)
 
 
 def test_unet_computes_what_the_reference_computes() -> None:
@@ -150,6 +150,15 @@ def test_unet_computes_what_the_reference_computes() -> None:
     pairs = zip(torch.autograd.grad(ours.square().sum(), parameters), torch.autograd.grad(wanted.square().sum(), parameters), strict=True)
     for name, (mine, theirs) in zip(names, pairs, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()), msg=name)
+
+
+@pytest.mark.parametrize(("channels", "groups", "last"), [((16, 32), 4, 8), ((32, 32), 16, 8), ((12, 24), 4, 4)])
+def test_groups_of_the_last_norm(channels: tuple[int, ...], groups: int, last: int) -> None:
+    """8 whatever the others have, as in the reference; a first level that does not divide by 8 keeps the groups of the others."""
+    network = unet1d.UNet1D(action=3, condition=5, channels=channels, kernel=3, groups=groups, embedding=8)
+    norm = network.get_submodule("final_conv.0.block.1")
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == last
 
 
 def test_transformer_computes_what_the_reference_computes() -> None:

@@ -69,6 +69,20 @@ def test_normalisation_is_inside(config: Any, sizes: Sizes) -> None:
         encoder(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
+@every
+def test_images_normalised_elsewhere_are_refused(config: Any, sizes: Sizes) -> None:
+    """R7: floats of ImageNet's normalisation or up to 255 raise in one line; roundings and NaN pass; the meta device is not asked."""
+    encoder = built(config, sizes)
+    for wrong, told in (((image() - 0.45) / 0.22, "from -2.05 to 2.5"), (255 * image(), "to 255"), (image() - 1, "from -1 to")):
+        with pytest.raises(UserError, match=rf"in \[0, 1\], these go .*{told}.* leave the normalisation to the encoder"):
+            encoder(wrong)
+    for right in (image() * 1.0005, torch.full((1, 3, 8, 8), float("nan")), torch.zeros(0, 3, 8, 8)):
+        backbones.in_range(right)
+    with torch.device("meta"):
+        backbones.in_range(torch.zeros(1, 3, 8, 8) - 1)
+    assert torch.compile(lambda x: backbones.in_range(x) or x + 1, backend="eager", fullgraph=True)(torch.full((2,), 9.0))[0] == 10
+
+
 @pytest.mark.parametrize(("name", "prefix"), [("test_vit", 1), ("vit_small_patch16_dinov3", 5)])
 def test_prefix_tokens_are_dropped(name: str, prefix: int, sizes: Sizes) -> None:
     """Class and register tokens come first in timm's last hidden state; the rest is what we return, after the final norm."""

@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 from wmzoo import registry
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
-from wmzoo.config import Experiment, build, self_contained
+from wmzoo.config import Experiment, build, check, self_contained
 from wmzoo.errors import UserError
 from wmzoo.flops import count
 from wmzoo.interfaces import Sizes
@@ -82,6 +82,24 @@ def test_what_is_watched_by_hand() -> None:
     assert retrieved(tokens.flip(0), tokens).item() == 0
     assert likeness(torch.ones(4, 2, 3), torch.tensor([0, 0, 1, 1])).item() == pytest.approx(1)
     assert spread(torch.ones(4, 2, 3)).item() == 0
+
+
+def test_what_is_watched_and_centred_is_exact_under_autocast() -> None:
+    """64 windows share a vector and deviate by 0.02: each finds itself, and likeness and deviations are those of float32."""
+    random = torch.Generator().manual_seed(0)
+    target = torch.randn(1, 4, 32, generator=random) + 0.02 * torch.randn(64, 4, 32, generator=random)
+    group, valid = torch.arange(64) % 2, torch.ones(64, dtype=torch.bool)
+
+    def seen() -> list[torch.Tensor]:
+        return [retrieved(target, target), 1 - likeness(target, group), centred(target, group, valid)]
+
+    plain = seen()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = seen()
+    assert plain[0] == 1
+    for exact, other in zip(plain, rounded, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(other, exact)
 
 
 def test_projector_is_a_norm_and_two_layers() -> None:
@@ -358,7 +376,7 @@ def test_repa_has_flares_base(batch: Batch, sizes: Sizes) -> None:
     arm = replace(arm, shape=replace(arm.shape, width=32, depth=EIGHT))
     hybrid = made(arm, sizes)
     ours = cast("Align", hybrid.objectives["repa"])
-    assert type(ours) is Align
+    assert isinstance(ours, Align)
     assert ours.tap == 2
     assert ours.standing(batch) == {}
     torch.manual_seed(3)
@@ -371,6 +389,48 @@ def test_repa_has_flares_base(batch: Batch, sizes: Sizes) -> None:
     scores(hybrid, batch)["repa/align"].backward()
     assert [any(p.grad is not None for p in block.parameters()) for block in cast("Any", hybrid.trunk).blocks] == [True] * 2 + [False] * 6
     assert [type(layer).__name__ for layer in repa.projector(8, 16, 3)] == ["Linear", "SiLU", "Linear", "SiLU", "Linear"]
+
+
+def repa_arm(**fields: Any) -> Experiment:
+    arm = self_contained(registry.arm("repa", "tiny"))
+    arm = replace(arm, shape=replace(arm.shape, width=32, depth=EIGHT))
+    term = arm.objectives["repa"]
+    return replace(arm, objectives={**arm.objectives, "repa": replace(term, config=replace(cast("Any", term.config), **fields))})
+
+
+def test_repa_pulls_the_last_frame_of_every_camera(batch: Batch, sizes: Sizes) -> None:
+    """Two frames, two cameras: of 2 x 2 x 16 patches and the instruction the second 32, whose target is the same patch of now."""
+    sizes = replace(sizes, history=2, views=2)
+    encoder = cast("Any", repa_arm().objectives["repa"].config).target.encoder
+    hybrid = made(repa_arm(tokens=32, target=FrozenConfig(encoder, 4)), sizes).eval()
+    batch = replace(batch, image=torch.rand(6, 2, 2, 3, 32, 32), state=torch.randn(6, 2, 2))
+    ours = cast("Align", hybrid.objectives["repa"])
+    streams = {**hybrid.observer(batch), **hybrid.objectives["flow"](batch).streams}
+    hidden = hybrid.trunk(streams, frozenset({ours.tap}))
+    raw = hidden[ours.tap]["observation"]
+    assert raw.shape[1] > 64
+    torch.testing.assert_close(ours.predict(hidden), ours.project(raw[:, 32:64]))
+    target = ours.embed(batch, "now")
+    torch.testing.assert_close(target[:, :16], cast("Any", ours.target).encoder(batch.image[:, 1, 0]))
+    torch.testing.assert_close(target[:, 16:], cast("Any", ours.target).encoder(batch.image[:, 1, 1]))
+
+
+def test_repa_refuses_another_grid_and_a_stream_that_is_not_there(batch: Batch, sizes: Sizes) -> None:
+    """Before: the first tokens of whatever there was, or KeyError."""
+    encoder = cast("Any", repa_arm().objectives["repa"].config).target.encoder
+    with pytest.raises(UserError, match=r"4 tokens is not the observation's grid of 4 x 4 patches in 1 camera"):
+        made(repa_arm(tokens=4, target=FrozenConfig(encoder, 2)), sizes)
+    hybrid = made(repa_arm(stream="action"), sizes)
+    with pytest.raises(UserError, match="'action' has 8 tokens, its target 16"):
+        hybrid(batch)
+    policy = self_contained(registry.arm("policy", "tiny"))
+    policy = replace(policy, shape=replace(policy.shape, width=32))
+    arm = replace(policy, objectives={**policy.objectives, "repa": repa_arm().objectives["repa"]})
+    with pytest.raises(UserError, match="'observation' has no hidden states in this trunk: tap one of action, state"):
+        made(arm, sizes)(batch)
+    eye = replace(small(), objectives={**policy.objectives, "repa": repa_arm().objectives["repa"]})
+    with pytest.raises(UserError, match="no grid of patches"):
+        made(eye, sizes)
 
 
 def test_what_is_logged(batch: Batch, sizes: Sizes) -> None:
@@ -393,18 +453,23 @@ def test_what_is_logged(batch: Batch, sizes: Sizes) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(n for n in registry.members("arms") if n.startswith("flare")))
-def test_ablation_fields_are_options(name: str, tmp_path: Path) -> None:
-    """Tap, weight, target and M of every arm can be said on the command line."""
+def test_ablation_fields_are_options(name: str, tmp_path: Path, sizes: Sizes) -> None:
+    """Tap, weight, target and M of every arm can be said on the command line, and give an arm that can be built and trained."""
     from wmzoo.cli import parse_train
 
     words = [name, "--scale", "tiny", "--objectives.flare.weight", "0.05", "--objectives.flare.config.tap", "0.25"]
-    words += ["--objectives.flare.config.tokens", "9", "--observer.tokens", "9", "--stages.embedding.optim.steps", "3"]
-    if name != "flare_tokens":
-        words += ["--objectives.flare.config.target.rho", "0.99"]
+    words += ["--objectives.flare.config.tokens", "9", "--stages.embedding.optim.steps", "3"]
+    if name == "flare_tokens":
+        words += ["--objectives.flare.config.target.rows", "3"]
+    else:
+        words += ["--observer.tokens", "9", "--stages.embedding.observer.tokens", "9", "--objectives.flare.config.target.rho", "0.99"]
     arm, _ = parse_train([*words, "--out", str(tmp_path)])
     assert arm.weights["flare/align"] == 0.05
     assert cast("flare.Config", arm.objectives["flare"].config).tap == 0.25
     assert arm.stages["embedding"].optim.steps == 3
+    check(arm)
+    ours = objective(made(self_contained(arm), sizes, moved=False))
+    assert (ours.tap, ours.target.tokens, len(ours.queries)) == (1, 9, 9)
 
 
 def test_paper_scale_counts() -> None:

@@ -90,3 +90,10 @@ def test_category_layers_use_their_own_weights() -> None:
     assert out.flatten().tolist() == [2.0, 5.0]
     assert layer.weight.grad is not None
     assert layer.weight.grad.flatten().tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("windows", "ids"), [(4, (1,)), (1, (4,)), (4, (3,)), (4, (4, 1))])
+def test_every_window_has_one_embodiment(windows: int, ids: tuple[int, ...]) -> None:
+    """One id for four windows, or four for one, is an error and no broadcast."""
+    with pytest.raises(ValueError, match=f"{windows} windows need {windows} ids"):
+        embodiment.CategoryLinear(2, 3, 5)(torch.ones(windows, 2, 3), torch.zeros(ids, dtype=torch.long))

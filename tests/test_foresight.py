@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wmzoo import cli, registry
-from wmzoo.compare import compare, compare_table, differences, sentences, table
+from wmzoo.compare import Measured, _interval, compare, compare_table, differences, sampled, sentences, table
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
@@ -123,7 +123,8 @@ def test_a_difference_of_errors_by_hand() -> None:
     noise = np.array([0.0, 0.01, 0.0, 0.02, 0.01, 0.0])
     base, good = ({"prediction/8/l1": np.full(6, error), **shared} for error in (0.3, 0.1))
     same = {"prediction/8/l1": 0.3 + noise * [1, -1, 1, -1, 1, -1], **shared}
-    seeds = {"base": {0: base, 1: base}, "good": {0: {**good, "prediction/8/l1": 0.1 + noise}, 7: good}, "same": {0: same, 1: same}}
+    good |= {"prediction/8/l1": 0.1 + noise}
+    seeds = {"base": dict.fromkeys(range(3), base), "good": {0: good, 7: good}, "same": dict.fromkeys(range(3), same)}
     found = differences(seeds, "base", ["8"])
     assert list(found) == [("same", "8"), ("good", "8")]
     assert found["good", "8"]["mean"] == pytest.approx(-0.2 + noise.mean())
@@ -138,6 +139,10 @@ def test_world_models_side_by_side(runs: Path) -> None:
     """Seeds of one arm are one row; horizons that all know; tables and pictures."""
     for name in ("rla_wm", "rla_wm-1", "dino_wm", "uwm_rla"):
         evaluate(runs / name, count=20)
+    with pytest.raises(UserError, match="rla_wm has a training seed twice"):
+        compare([runs / "rla_wm", runs / "rla_wm"], runs / "compared")
+    with pytest.raises(UserError, match="were asked about other windows"):
+        compare([runs / "rla_wm", _of_other_windows(runs)], runs / "compared")
     with pytest.raises(UserError, match="differ in feature space"):
         compare([runs / "rla_wm", _in_another_space(runs)], runs / "compared")
     summary = compare([runs / name for name in ("rla_wm", "rla_wm-1", "dino_wm")], runs / "compared")
@@ -145,9 +150,10 @@ def test_world_models_side_by_side(runs: Path) -> None:
     assert list(summary["copy"]) == ["2", "4", "8"]
     words = compare_table(summary)
     assert "rla_wm (2 seeds)" in words
+    assert "its decoder, told the truth: " in words
     (said,) = sentences(summary)
     assert said in words
-    assert said.startswith("dino_wm against rla_wm, difference of feature errors so many steps ahead: ")
+    assert said.startswith("dino_wm against rla_wm, difference of feature errors by steps ahead: ")
     assert said.endswith("this is about these networks, not about the method.")
     assert summary["arms"]["dino_wm"]["horizons"]["8"]["less"]["seeds"] == 1
     other = compare([runs / name for name in ("rla_wm", "dino_wm")], runs / "compared", "dino_wm")
@@ -204,11 +210,74 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
         assert summary["arms"][name]["horizons"]["8"]["l1"]["mean"] == pytest.approx(row["space l1"], rel=1e-5)
 
 
+def test_in_its_own_feature_space_nothing_is_painted(runs: Path) -> None:
+    """A model that predicts in the judge's features is scored on what it predicted, not on a picture of it."""
+    alone, judged = evaluate(runs / "dino_wm", count=20), evaluate(runs / "dino_wm", count=20, space=runs / "rla_wm")
+    assert "space" not in judged
+    assert judged["ways"] == alone["ways"]
+    assert not any("space" in key for key in np.load(runs / "dino_wm" / "world.npz"))
+
+
+def test_rows_of_one_arm_that_differ_stand_apart(runs: Path) -> None:
+    """By the labels of a study, or by their folders; what is missing is said."""
+    for name in ("rla_wm", "rla_wm-1", "dino_wm"):
+        evaluate(runs / name, count=20)
+    labelled = compare([runs / name for name in ("rla_wm", "rla_wm-1")], runs / "compared", "b", ("a", "b"))
+    assert list(labelled["arms"]) == ["a", "b"]
+    assert labelled["baseline"] == "b"
+    other = runs / "rla_wm-other"
+    if not other.exists():
+        shutil.copytree(runs / "rla_wm-1", other)
+    kept = other / "export" / "config.yaml"
+    kept.write_text(kept.read_text().replace("lr: 0.002", "lr: 0.003"))
+    summary = compare([runs / "rla_wm", other], runs / "compared")
+    assert list(summary["arms"]) == ["rla_wm (rla_wm)", "rla_wm (rla_wm-other)"]
+    rows = foresight(labelled, "worlds", "", {"b": "1 of 2 seeds missing", "video": "2 of 2 seeds missing"}).rows
+    assert [row[1] for row in rows if row[0] == "b"] == ["1 (1 of 2 seeds missing)"] * 3
+    assert rows[-1][:2] == ("video", "not run (2 of 2 seeds missing)")
+
+
+def test_every_decoder_stands_beside_its_models(runs: Path) -> None:
+    """The codec's own error is the codec's, the feature decoder's is its own; frames show what each makes of the truth."""
+    evaluate(runs / "rla_wm", count=20)
+    told = evaluate(runs / "uwm", count=20, space=runs / "rla_wm")["ways"]["prediction"]["8"]
+    summary = compare([runs / "rla_wm", runs / "uwm"], runs / "compared")
+    assert summary["arms"]["uwm"]["decoder"]["8"] == {"ssim": told["seen ssim"], "l1": told["seen space l1"]}
+    assert summary["arms"]["rla_wm"]["decoder"]["8"]["l1"] is None
+    head, rows = (lambda table: (table.head, table.rows))(foresight(summary, "worlds", ""))
+    shown = dict(zip(head, rows[2], strict=True))
+    assert shown["its decoder with the true tokens: SSIM"] == f"{told['seen ssim']:.3f}"
+    assert shown["and feature error"] == f"{told['seen space l1']:.4f}"
+
+
+def test_skill_over_seeds_by_hand() -> None:
+    """Two episodes of one task, two seeds: errors (1, 3) and (1, 3) of 4 and 4 copied are half of it; the second digit of each is sure."""
+    shared = {"task": np.zeros(2, int), "episode": np.arange(2), "copied": np.array([4.0, 4.0])}
+    mine = [Measured(Path(), {}, {"l1": np.array([1.0, 3.0]), **shared}) for _ in range(2)]
+    part = _interval(mine, "l1", "copied")
+    assert part["mean"] == pytest.approx(0.5)
+    alone = _interval(mine[:1], "l1", "copied")  # two episodes at .25 and .75: half width 12.706 x .25
+    assert alone["low"] == pytest.approx(0.5 - 12.706 * 0.25, abs=1e-3)
+    assert sampled(np.ones((1, 1, 1))).interval() == (-np.inf, np.inf)
+
+
+def _of_other_windows(runs: Path) -> Path:
+    """A run whose windows are another's in another order."""
+    other = runs / "rla_wm-turned"
+    if not other.exists():
+        shutil.copytree(runs / "rla_wm-1", other)
+    stored = dict(np.load(runs / "rla_wm-1" / "world.npz"))
+    turned = {key: value[::-1] if "copied" in key else value for key, value in stored.items()}
+    np.savez(other / "world.npz", **turned)
+    return other
+
+
 def _in_another_space(runs: Path) -> Path:
     import json
 
     other = runs / "elsewhere"
     other.mkdir(exist_ok=True)
+    shutil.copy(runs / "dino_wm" / "world.npz", other)
     said = read_json(runs / "dino_wm" / "world.json", "a result")
     (other / "world.json").write_text(json.dumps({**said, "feature_space": "another"}))
     return other
@@ -231,7 +300,7 @@ def test_other_tasks(runs: Path) -> None:
         (("eval", "{runs}/rla_wm", "--tasks", "toy-bleu"), "toy-blue"),
         (("eval", "{runs}/policy", "--predict"), "nothing in it predicts"),
         (("eval", "{runs}/uwm", "--predict", "--space", "{runs}/policy"), "is the run of another world model"),
-        (("eval", "{runs}/rla", "--space", "{runs}/rla_wm"), "does not paint"),
+        (("eval", "{runs}/rla", "--space", "{runs}/uwm"), "does not paint"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], message: str, runs: Path) -> None:

@@ -1,6 +1,7 @@
 """Is the parity mode GR00T N1.5's head?  It is compared with one put together here from the classes that GR00T itself uses."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -540,3 +541,19 @@ def test_wrong_sizes_are_refused() -> None:
         groot.GrootDiT(10, 1, 4, 8, 8, 0.0, honour_masks=True)
     with pytest.raises(UserError, match="1024"):
         groot.InConfig().build(Sizes(**{**SIZES.__dict__, "horizon": 1025}))
+
+
+@pytest.mark.parametrize("clock", [(1,), (5, 1), (5, 5), (5, 3)])
+def test_a_clock_of_another_shape_raises(clock: tuple[int, ...], batch: Batch) -> None:
+    """One clock for each window; one for all of them, or one for each token, is refused."""
+    with pytest.raises(ValueError, match="clock"):
+        make_trunk(honour_masks=True)(streams_of(batch, torch.zeros(clock)))
+
+
+@pytest.mark.parametrize("name", ["observation", "action"])
+def test_a_key_mask_of_another_shape_raises(name: str, batch: Batch) -> None:
+    """One flag for each token; nothing is broadcast."""
+    given = streams_of(batch, torch.zeros(len(batch)))
+    given[name] = replace(given[name], keep=torch.ones(len(batch), 1, dtype=torch.bool))
+    with pytest.raises(ValueError, match="one flag for each token"):
+        make_trunk(honour_masks=True)(given)

@@ -16,8 +16,8 @@ from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, self_contained
 from wmzoo.errors import UserError
 from wmzoo.flops import count
-from wmzoo.interfaces import Sizes
-from wmzoo.models import lam, perceptual
+from wmzoo.interfaces import Quantised, Sizes
+from wmzoo.models import conv, lam, perceptual, vit_mae
 from wmzoo.models.attention import from_patches, into_patches
 from wmzoo.models.lam import LatentActionModel, MotionFormer, Painter
 from wmzoo.models.quantise import (
@@ -187,7 +187,10 @@ def test_patches_are_those_of_a_convolution() -> None:
 
 
 def test_former_is_a_plain_transformer_over_the_whole_sequence() -> None:
-    """M1: [K queries | first | separator | second] with places and kinds through transformers' own ViT layers, the queries kept."""
+    """[K queries | first | separator | second] with places and kinds through transformers' own ViT layers, the queries kept.
+
+    As many tokens a frame as one likes: ours has no class token, Moto's has (below).
+    """
     from transformers import ViTConfig
     from transformers.models.vit.modeling_vit import ViTLayer
 
@@ -223,6 +226,112 @@ def test_former_is_a_plain_transformer_over_the_whole_sequence() -> None:
     assert weights.shape == (4, 3, 5)
     assert (weights > 0).all()
     assert (weights.sum(dim=-1) < 1).all()
+
+
+def published(random: torch.Generator) -> dict[str, Tensor]:
+    """Weights of a LatentMotionTokenizer by its own names: 3 queries of 16 numbers, 2 + 1 blocks, 8 codes of 5, 4 x 4 patches."""
+
+    def block(home: str) -> dict[str, tuple[int, ...]]:
+        linear = {"attention.attention.query": (16, 16), "attention.attention.key": (16, 16), "attention.attention.value": (16, 16)}
+        linear |= {"attention.output.dense": (16, 16), "intermediate.dense": (64, 16), "output.dense": (16, 64)}
+        norms = {f"{home}.layernorm_{place}.{part}": (16,) for place in ("before", "after") for part in ("weight", "bias")}
+        return (
+            norms
+            | {f"{home}.{name}.weight": shape for name, shape in linear.items()}
+            | {f"{home}.{name}.bias": shape[:1] for name, shape in linear.items()}
+        )
+
+    eyes, paints = "m_former.embeddings", "decoder.transformer.embeddings"
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{eyes}.latent_motion_token": (1, 3, 16), f"{eyes}.sep_token": (1, 1, 16), f"{eyes}.token_type_embeddings": (2, 16),
+        f"{eyes}.position_embeddings": (1, 3 + 2 * 17 + 1, 16), f"{eyes}.projection.weight": (16, 24), f"{eyes}.projection.bias": (16,),
+        "m_former.layernorm.weight": (16,), "m_former.layernorm.bias": (16,), "m_former.pooler.dense.weight": (16, 16),
+        "vq_down_resampler.0.weight": (16, 16), "vq_down_resampler.0.bias": (16,), "vq_down_resampler.2.weight": (5, 16),
+        "vq_down_resampler.2.bias": (5,), "vq_up_resampler.0.weight": (5, 5), "vq_up_resampler.0.bias": (5,),
+        "vq_up_resampler.2.weight": (16, 5), "vq_up_resampler.2.bias": (16,), "vector_quantizer.embedding.weight": (8, 5),
+        f"{paints}.patch_embeddings.projection.weight": (16, 3, 8, 8), f"{paints}.patch_embeddings.projection.bias": (16,),
+        f"{paints}.query_pooling_layer.weight": (16, 48), f"{paints}.query_pooling_layer.bias": (16,),
+        f"{paints}.position_embeddings": (1, 16, 16), "decoder.transformer.layernorm.weight": (16,),
+        "decoder.transformer.layernorm.bias": (16,), "decoder.decoder.0.weight": (192, 16, 1, 1), "decoder.decoder.0.bias": (192,),
+    }  # fmt: skip
+    for home in ("m_former.encoder.layer.0", "m_former.encoder.layer.1", "decoder.transformer.encoder.layer.0"):
+        shapes |= block(home)
+    return {name: 0.3 * torch.randn(shape, generator=random) for name, shape in shapes.items()}
+
+
+def tokenizer(w: dict[str, Tensor], first: Tensor, second: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Embed, ids, quant, reconstruction and codebook loss of Moto, from the tokens of both frames (class token first), two heads."""
+    linear, norm = nn.functional.linear, nn.functional.layer_norm
+
+    def layer(x: Tensor, home: str) -> Tensor:
+        def dense(x: Tensor, name: str) -> Tensor:
+            return linear(x, w[f"{home}.{name}.weight"], w[f"{home}.{name}.bias"])
+
+        def normed(x: Tensor, name: str) -> Tensor:
+            return norm(x, (16,), w[f"{home}.{name}.weight"], w[f"{home}.{name}.bias"], 1e-12)
+
+        h = normed(x, "layernorm_before")
+        q, k, v = (dense(h, f"attention.attention.{name}").reshape(*h.shape[:2], 2, 8) for name in ("query", "key", "value"))
+        share = torch.einsum("nqhc,nkhc->nhqk", q, k).div(8**0.5).softmax(dim=-1)
+        x = x + dense(torch.einsum("nhqk,nkhc->nqhc", share, v).flatten(2), "attention.output.dense")
+        return x + dense(nn.functional.gelu(dense(normed(x, "layernorm_after"), "intermediate.dense")), "output.dense")
+
+    def resampled(x: Tensor, name: str) -> Tensor:
+        x = linear(x, w[f"{name}.0.weight"], w[f"{name}.0.bias"]).tanh()
+        return linear(x, w[f"{name}.2.weight"], w[f"{name}.2.bias"])
+
+    n, eyes, paints = len(image), "m_former.embeddings", "decoder.transformer.embeddings"
+    a, b = (linear(x, w[f"{eyes}.projection.weight"], w[f"{eyes}.projection.bias"]) for x in (first, second))
+    x = torch.cat([w[f"{eyes}.latent_motion_token"].expand(n, -1, -1), a, w[f"{eyes}.sep_token"].expand(n, -1, -1), b], dim=1)
+    x = x + w[f"{eyes}.position_embeddings"] + w[f"{eyes}.token_type_embeddings"][0]
+    for i in range(2):
+        x = layer(x, f"m_former.encoder.layer.{i}")
+    x = norm(x, (16,), w["m_former.layernorm.weight"], w["m_former.layernorm.bias"], 1e-12)[:, :3]
+    embed, book = resampled(x, "vq_down_resampler"), w["vector_quantizer.embedding.weight"]
+    ids = (embed[:, :, None] - book).square().sum(dim=-1).argmin(dim=-1)
+    quant = book[ids]
+    loss = (quant - embed).square().mean() + 0.25 * (quant - embed).square().mean()
+    kernel = f"{paints}.patch_embeddings.projection"
+    y = nn.functional.conv2d(image, w[f"{kernel}.weight"], w[f"{kernel}.bias"], stride=8).flatten(2).transpose(1, 2)
+    moved = resampled(quant, "vq_up_resampler").reshape(n, 1, 48)
+    y = y + linear(moved, w[f"{paints}.query_pooling_layer.weight"], w[f"{paints}.query_pooling_layer.bias"])
+    y = layer(y + w[f"{paints}.position_embeddings"], "decoder.transformer.encoder.layer.0")
+    y = norm(y, (16,), w["decoder.transformer.layernorm.weight"], w["decoder.transformer.layernorm.bias"], 1e-12)
+    y = nn.functional.conv2d(y.transpose(1, 2).reshape(n, 16, 4, 4), w["decoder.decoder.0.weight"], w["decoder.decoder.0.bias"])
+    return embed, ids, quant, nn.functional.pixel_shuffle(y, 8), loss
+
+
+def test_moto_with_its_own_weights(batch: Batch, sizes: Sizes) -> None:
+    """M1: the same weights give the same embed, ids, quant, reconstruction and codebook loss, with transformers' own ViT-MAE in order.
+
+    Not the same by design: our pixel loss is in [0, 1], Moto's of ImageNet-normalised frames.
+    """
+    random = torch.Generator().manual_seed(0)
+    weights = published(random)
+    torch.manual_seed(0)
+    eye = vit_mae.Config("none", image=32, patch=8, width=24, depth=2, heads=2).build(sizes)
+    mean, std = eye.mean, eye.std
+    first, second = ((x - mean) / std for x in (batch.image[:, -1, 0], batch.future[:, 0, 0]))
+    order = torch.arange(16).float().expand(6, -1)
+    with torch.no_grad():
+        seen = [cast("Any", eye.network)(x, noise=order).last_hidden_state for x in (first, second)]
+        assert seen[0].shape == (6, 17, 24)
+        own, *_ = tokenizer(weights, seen[0], seen[1], first)
+        weights["vector_quantizer.embedding.weight"][:3] = own[0]  # so that every query has its own code
+        embed, ids, quant, painted, loss = tokenizer(weights, seen[0], seen[1], first)
+        model, there = lam.moto(eye, weights, heads=2).eval(), batch.has_future[:, 0]
+        ours = model.encode(batch, 8)
+        out = model.quantise(ours, there)
+        torch.testing.assert_close(ours[there], embed[there], atol=1e-4, rtol=1e-4)
+        assert len(ids[there].unique()) > 2
+        assert torch.equal(cast("Tensor", out.codes)[there], ids[there])
+        torch.testing.assert_close(out.value[there], quant[there], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(out.penalty[there].mean(), tokenizer(weights, seen[0][there], seen[1][there], first[there])[-1])
+        torch.testing.assert_close(((model.decode(batch, out.value) - mean) / std)[there], painted[there], atol=1e-4, rtol=1e-4)
+        assert model.attention(batch, 8).shape == (6, 3, 16)
+    assert loss > 0
+    kinds = {**weights, "m_former.embeddings.token_type_embeddings": weights["m_former.embeddings.token_type_embeddings"].flip(0)}
+    assert not torch.allclose(lam.moto(eye, kinds, heads=2).encode(batch, 8)[there], embed[there], atol=1e-2), "one kind is read"
 
 
 def test_two_evaluations_are_identical(batch: Batch, sizes: Sizes) -> None:
@@ -301,6 +410,28 @@ def test_images_are_in_zero_to_one(batch: Batch, sizes: Sizes) -> None:
         model.encode(replace(batch, image=(255 * batch.image).byte()), 8)
 
 
+@pytest.mark.parametrize("name", ["image", "future"])
+@pytest.mark.parametrize("eye", ["vit", "conv"])
+def test_frames_normalised_elsewhere_are_refused(eye: str, name: str, batch: Batch, sizes: Sizes) -> None:
+    """R7: whichever encoder and whichever frame; a missing future may be NaN, and a painted frame may leave [0, 1]."""
+    fields = {"encoder": conv.Config(channels=(16, 32)), "perceptual": "none"} if eye == "conv" else {}
+    model = model_of(made(small(**fields), sizes))
+    with pytest.raises(UserError, match=r"in \[0, 1\], these go from -2"):
+        model.encode(replace(batch, **{name: (getattr(batch, name) - 0.485) / 0.229}), 8)
+    missing = batch.map(torch.clone)
+    missing.future[2] = float("nan")
+    assert model.encode(missing, 8)[batch.has_future[:, 0]].isfinite().all()
+    assert model.distance(batch, 8, 3 * batch.image[:, -1, 0] - 1).isfinite().all()
+
+
+def test_frames_whose_tokens_are_known_are_looked_at_too(batch: Batch, sizes: Sizes) -> None:
+    """The painter reads the present frame, wherever the tokens come from."""
+    model = model_of(made(small(), sizes))
+    model.encode(batch, 8)
+    with pytest.raises(UserError, match=r"in \[0, 1\]"):
+        model.encode(replace(batch, image=2 * batch.image - 1), 8)
+
+
 def test_features_stand_in_where_vgg_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: Batch, sizes: Sizes) -> None:
     """ "auto" is LPIPS with VGG's file in torch's cache, else the encoder's features; the log says which; each loads the other's run."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
@@ -343,13 +474,17 @@ def test_feature_distance_by_hand() -> None:
 
 
 def test_collapse_is_announced(batch: Batch, sizes: Sizes) -> None:
-    """One motion for all windows: one code a token at most, and the alarm."""
+    """Of 16 codes 4 in use (a quarter) are no alarm, 3 are one; a code that all latents are nearest to is used alone."""
     hybrid = made(small(), sizes).eval()
     same = batch.map(torch.clone)
-    same.image[:], same.future[:] = same.image[:1], same.future[:1]
-    watched = hybrid.watch(same)
-    assert watched["lam/codes_in_use"] <= 4 / 16
-    assert next(value for name, value in watched.items() if "alarm" in name) == float(watched["lam/codes_in_use"] < 0.25)
+    model = model_of(hybrid)
+    for used, alarm in ((4, 0), (3, 1)):  # 5 windows with a future, 4 tokens each
+        numbers = (torch.arange(24) % used).unflatten(0, (6, 4))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(model, "quantise", lambda latent, valid, codes=numbers: Quantised(latent, codes, latent.new_zeros(6)))
+            watched = hybrid.watch(batch)
+        assert watched["lam/codes_in_use"] == used / 16
+        assert next(value for name, value in watched.items() if "alarm" in name) == alarm
     book = cast("Any", model_of(hybrid).bottleneck).book._codebook.embed
     book[:] = torch.cat([torch.zeros(1, 1, 8), torch.full((1, 15, 8), 1e3)], dim=1)
     watched = hybrid.watch(same)
@@ -414,6 +549,13 @@ def test_paper_scale_counts() -> None:
     assert parameters["trained"] == pytest.approx(121.2e6, rel=1e-3)
     with torch.device("meta"):
         former, painter = MotionFormer(1024, 197, 768, 4, 12, 8), Painter(16, 224, 768, 12, 12, 8 * 768, "frame")
-    assert sum(p.numel() for p in former.parameters()) == pytest.approx(29.46e6, rel=1e-3)
+    # 197 tokens a frame with Moto's class token, which `lam.moto` reads and the arm does not: 2 of 403 places less
+    assert former.place.shape == (403, 768)
+    ours = sum(p.numel() for p in former.parameters())
+    assert ours == pytest.approx(29.46e6, rel=1e-3)
+    with torch.device("meta"):
+        arm = cast("Any", registry.arm("lam", "paper").objectives["lam"].config).lam.build(Sizes(1, 0, 1, 1, 16, 4, 4, 224, 1, 1, 2))
+    assert arm.former.place.shape == (401, 768)
+    assert ours - sum(p.numel() for p in arm.former.parameters()) == 2 * 768
     assert sum(p.numel() for p in painter.parameters()) == pytest.approx(91.1e6, rel=1e-3)
     assert count(registry.arm("lara", "paper"))["parameters"]["objectives.lara.head"] == 393_472

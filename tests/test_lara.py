@@ -17,6 +17,7 @@ from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, build, self_contained
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Sizes
+from wmzoo.models.quantise import Config as Bottleneck
 from wmzoo.module import ZooModule
 from wmzoo.objectives.lam import Lam
 from wmzoo.objectives.lapa import Lapa, code_loss
@@ -69,16 +70,26 @@ def test_chosen_by_hand() -> None:
 
 
 def test_where_the_agreement_teaches(batch: Batch, sizes: Sizes) -> None:
-    """R2: blocks 1 to 6 of 8, M-Former and its projection; not blocks 7, 8, the action decoder, the codes, the painter, the encoder."""
-    hybrid = made(small(), sizes)
+    """R2: blocks 1 to 6 of 8, M-Former and its projection; not blocks 7, 8, the action decoder, the codes, the painter, the encoder.
+
+    The codes are Moto's, which learn by gradient: those of the default are buffers that none could reach.
+    """
+    lam = replace(cast("Any", small().objectives["lara"].config).lam, bottleneck=Bottleneck("legacy", 16))
+    hybrid = made(small(lam=lam), sizes)
+    codes = [name for name, p in hybrid.named_parameters() if ".lam.bottleneck." in name and p.requires_grad]
+    assert codes
     assert objective(hybrid).tap == 6
     scores(hybrid, batch)["lara/align"].backward()
     blocks = [learns(hybrid, f"trunk.blocks.{i}.") for i in range(8)]
     assert blocks == [True] * 6 + [False] * 2
     for name in ("observer.", "objectives.flow.encode", "objectives.lara.head", "objectives.lara.lam.former", "objectives.lara.lam.down"):
         assert learns(hybrid, name), name
-    for name in ("objectives.flow.decode", "objectives.lara.lam.up", "objectives.lara.lam.painter", "objectives.lara.lam.encoder"):
+    idle = ("objectives.flow.decode", "objectives.lara.lam.up", "objectives.lara.lam.painter", "objectives.lara.lam.encoder", *codes)
+    for name in idle:
         assert not learns(hybrid, name), name
+    hybrid.zero_grad()
+    scores(hybrid, batch)["lara/lam"].backward()
+    assert all(learns(hybrid, name) for name in codes), "the model's own loss does reach them"
 
 
 def test_the_models_own_loss_teaches_no_policy(batch: Batch, sizes: Sizes) -> None:
@@ -109,7 +120,7 @@ def test_only_the_last_action_token_matters(token: str, batch: Batch, sizes: Siz
 
 
 def test_the_total_is_the_sum_of_its_parts(batch: Batch, sizes: Sizes) -> None:
-    """R4: L_fm + 0.01 L_lara + 0.01 L_LAM, and L_LAM is that of the stage's objective."""
+    """R4: what is minimised is L_fm + 0.01 L_lara + 0.01 L_LAM, and L_LAM is that of the stage's objective."""
     arm = small()
     assert arm.weights == {"flow/velocity": 1.0, "lara/align": 0.01, "lara/lam": 0.01}
     hybrid = made(arm, sizes).eval()  # codes move with every training pass
@@ -120,6 +131,14 @@ def test_the_total_is_the_sum_of_its_parts(batch: Batch, sizes: Sizes) -> None:
     valid = batch.has_future[:, 0]
     by_hand = torch.stack([score.value[valid] for score in parts.values()]).sum(dim=0).mean()
     torch.testing.assert_close(terms["lara/lam"], by_hand, atol=1e-6, rtol=1e-5)
+    module = ZooModule(hybrid, arm.weights, arm.optim, 0)
+    logged: dict[str, Tensor] = {}
+    module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign]
+    batch.features.clear()
+    total = module.training_step(batch, 0)
+    flow, align = logged["train/flow/velocity"], logged["train/lara/align"]
+    assert min(flow, align, by_hand) > 0.01
+    torch.testing.assert_close(total, flow + 0.01 * align + 0.01 * by_hand, atol=1e-7, rtol=1e-6)
 
 
 def test_frozen_leaves_no_gradient_and_the_same_value(batch: Batch, sizes: Sizes) -> None:

@@ -10,12 +10,12 @@ import pytest
 from wmzoo import ledger
 from wmzoo.errors import UserError
 from wmzoo.files import read_between, write_between, write_json
-from wmzoo.ledger import Claim, claims, compared, concluded, judged, table, word
+from wmzoo.ledger import Claim, Found, claims, compared, concluded, judged, of_study, table, word
 from wmzoo.registry import arm
-from wmzoo.report import saved
 from wmzoo.rollout import Played, summary
 from wmzoo.stats import Estimate
-from wmzoo.study import Job, study
+from wmzoo.study import Job, Plan, study
+from wmzoo.tables import saved
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ("implicit_vs_explicit", "world_models")
@@ -67,14 +67,15 @@ def test_a_gain_that_grows_is_a_difference_of_differences(tmp_path: Path) -> Non
     (tmp_path / "theirs-many-2" / "cell.json").unlink()
     found = compared(claim, cells, "theirs")
     assert found is not None
-    assert found[0].mean == pytest.approx(0.3)
-    assert found[1] == "2 seeds x 40 handles"
+    assert found.estimate.mean == pytest.approx(0.3)
+    assert (found.n, found.seeds) == ("2 seeds x 40 handles", 2)
+    assert concluded(claim, {"theirs": found}).verdict == "too few seeds"
     (tmp_path / "theirs-many-1" / "cell.json").unlink()
     assert compared(claim, cells, "theirs") is None, "one seed is no claim about a method"
 
 
 def test_smaller_errors_are_better(tmp_path: Path) -> None:
-    """Ours is off by .1, theirs by .3, on every window and seed: .2 nearer, in the shared space where there is one."""
+    """Ours is off by .1, theirs by .3, on every window and seed: .2 nearer, in the shared space where there is another."""
     cells = {}
     for row, error in (("ours", 0.1), ("theirs", 0.3)):
         for seed in range(2):
@@ -83,11 +84,30 @@ def test_smaller_errors_are_better(tmp_path: Path) -> None:
             key = f"prediction/{ahead}/{'space l1' if row == 'theirs' else 'l1'}"
             extra = {f"prediction/{ahead}/l1": np.full(8, 9.0)} if row == "theirs" else {}
             np.savez(job.folder / "world.npz", **{key: np.full(8, error), **extra, "task": np.zeros(8), "episode": np.arange(8) // 2})
+            space = {"space": "frozen"} if row == "theirs" else {}
+            write_json(job.folder / "world.json", {"kind": "world model", "feature_space": "codec" if space else "frozen", **space})
             cells.setdefault((row, ""), []).append(job)
-    found = compared(Claim(16, "x", "nearer", "", "s", "ours", ("theirs",), ("",), "l1"), cells, "theirs")
+    claim = Claim(16, "x", "nearer", "", "s", "ours", ("theirs",), ("",), "l1")
+    found = compared(claim, cells, "theirs")
     assert found is not None
-    assert found[0].mean == pytest.approx(0.2)
-    assert found[1] == "2 seeds x 8 windows of 4 episodes"
+    assert found.estimate.mean == pytest.approx(0.2)
+    assert found.n == "2 seeds x 8 windows of 4 episodes"
+
+
+def test_autoencoders_are_told_the_future(tmp_path: Path) -> None:
+    """With its latent off by .1, trained without by .4."""
+    cells: dict[tuple[str, str], list[Job]] = {}
+    for row, way, error in (("ours", "own latent", 0.1), ("theirs", "no latent", 0.4)):
+        for seed in range(3):
+            job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
+            told = {f"{way}/{job.arm.data.horizon}/l1": np.full(8, error), "task": np.zeros(8), "episode": np.arange(8) // 2}
+            np.savez(job.folder / "world.npz", **told)
+            write_json(job.folder / "world.json", {"kind": "autoencoder"})
+            cells.setdefault((row, ""), []).append(job)
+    claim = Claim(15, "x", "reconstructs", "", "s", "ours", ("theirs",), measure="l1")
+    said = concluded(claim, {"theirs": compared(claim, cells, "theirs")})
+    assert said.verdict == "holds"
+    assert said.found.startswith("+0.3 [")
 
 
 def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:
@@ -113,8 +133,9 @@ def test_half_a_latent_against_chance(tmp_path: Path) -> None:
     claim = Claim(18, "x", "orders time", "", "s", "ours", measure="order")
     found = compared(claim, cells, "")
     assert found is not None
-    assert found[0].mean == pytest.approx(0.3)
-    assert concluded(claim, {"": found}).verdict == "holds"
+    assert found.estimate.mean == pytest.approx(0.3)
+    assert concluded(claim, {"": found}).verdict == "too few seeds"
+    assert concluded(claim, {"": found._replace(seeds=3)}).verdict == "holds"
     np.savez(cells["ours", ""][0].folder / "world.npz", task=np.zeros(8), episode=np.arange(8) // 2)
     assert compared(claim, cells, "") is None, "measured before ranks were stored"
 
@@ -122,18 +143,21 @@ def test_half_a_latent_against_chance(tmp_path: Path) -> None:
 def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
     """Gains of .1, .2 and .3: .2, whose error is .1 / sqrt(3), with two degrees of freedom."""
     cells: dict[tuple[str, str], list[Job]] = {}
+
+    def told(value: float | None) -> dict[str, object]:
+        return {"validation": {"n": 9, "episodes": 3}, "probes": {"latent": {"ridge": {"within": {"mean": {"value": value}}}}}}
+
     for row, values in (("ours", (0.6, 0.8, 0.9)), ("theirs", (0.5, 0.6, 0.6))):
         for seed, value in enumerate(values):
             job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
-            told = {"validation": {"n": 9, "episodes": 3}, "probes": {"latent": {"ridge": {"within": {"mean": {"value": value}}}}}}
-            write_json(job.folder / "probe.json", told)
+            write_json(job.folder / "probe.json", told(value))
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(11, "x", "probes better", "", "s", "ours", ("theirs",), measure="probe")
     found = compared(claim, cells, "theirs")
     assert found is not None
-    assert found[0] == pytest.approx((0.2, 0.1 / 3**0.5, 2))
-    assert found[1] == "3 seeds, 9 windows of 3 episodes each"
-    write_json(cells["ours", ""][0].folder / "probe.json", told | {"probes": {"latent": {"ridge": {"within": {"mean": {"value": None}}}}}})
+    assert found.estimate == pytest.approx((0.2, 0.1 / 3**0.5, 2))
+    assert found.n == "3 seeds, 9 windows of 3 episodes each"
+    write_json(cells["ours", ""][0].folder / "probe.json", told(None))
     assert compared(claim, cells, "theirs") is None
 
 
@@ -144,17 +168,34 @@ def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pyte
     assert judged(replace(tested, study=""), tmp_path, "small").verdict == "untested"
 
 
+def test_a_report_knows_the_claims_that_its_study_tests(tmp_path: Path) -> None:
+    """FLARE against the policy with its eye: 12 and 4 of 20 on both tasks, three seeds; what was not asked for is not run."""
+    jobs = [
+        cell(tmp_path / f"{row}-{seed}", (row, "40 demonstrations", str(seed)), good)
+        for row, good in (("flare", 12), ("policy_embedding", 4))
+        for seed in range(3)
+    ]
+    said = {row.claim.number: row for row in of_study(Plan("implicit_vs_explicit", study("implicit_vs_explicit"), tuple(jobs)))}
+    assert said[1].verdict == "holds"
+    assert said[1].found.startswith("+0.4 [")
+    assert (said[2].verdict, said[9].verdict) == ("not run", "not run")
+    assert 16 not in said, "another study's"
+    assert table(list(said.values())).rows[0][0] == "1"
+    assert not of_study(Plan("quick", study("quick"), tuple(jobs)))
+
+
 def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> None:
     """And the comparison that is missing is named."""
     claim = Claim(16, "x", "nearer", "", "s", "ours", ("a", "b"))
     good, bad = (Estimate(mean, 0.01, 100.0) for mean in (0.2, -0.2))
-    both = concluded(claim, {"a": (good, "2 seeds"), "b": (good, "2 seeds")})
-    assert (both.verdict, both.n) == ("holds", "2 seeds")
-    half = concluded(claim, {"a": None, "b": (good, "2 seeds")})
+    both = concluded(claim, {"a": Found(good, "3 seeds", 3), "b": Found(good, "3 seeds", 3)})
+    assert (both.verdict, both.n) == ("holds", "3 seeds")
+    assert concluded(claim, {"a": Found(good, "3 seeds", 3), "b": Found(bad, "2 seeds", 2)}).verdict == "too few seeds"
+    half = concluded(claim, {"a": None, "b": Found(good, "3 seeds", 3)})
     assert half.verdict == "unfinished"
     assert half.found.startswith("b: +0.2 [")
     assert half.found.endswith("; a: not run")
-    assert concluded(claim, {"a": (bad, "2 seeds"), "b": None}).verdict == "fails"
+    assert concluded(claim, {"a": Found(bad, "3 seeds", 3), "b": None}).verdict == "fails"
     assert concluded(claim, {"a": None, "b": None}).verdict == "not run"
 
 

@@ -7,16 +7,24 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import lightning as L
 import pytest
 import torch
+from helpers import made
+from lightning.pytorch.callbacks import LambdaCallback
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from wmzoo import files, registry, run
-from wmzoo.config import Experiment, Term
+from wmzoo.batch import Batch
+from wmzoo.config import Experiment, Term, self_contained
 from wmzoo.errors import UserError
-from wmzoo.module import Average, parameter_groups, precision_for, rate
+from wmzoo.interfaces import Sizes
+from wmzoo.models.targets import Following
+from wmzoo.module import Average, ZooModule, ema_decay, parameter_groups, precision_for, rate
 from wmzoo.run import Policy
 
 
@@ -45,18 +53,63 @@ def test_rate_rises_and_falls() -> None:
 
 
 def test_average_closed_form() -> None:
-    """With constant weights w from w0, after n steps the average is w + prod(decay) (w0 - w)."""
+    """With constant weights w from w0, the average is w + prod(decay) (w0 - w); the young one that forgets all is left out."""
     layer = nn.Linear(1, 1, bias=False)
     layer.weight.data[:] = 2.0
     average = Average(layer, limit=0.9)
     layer.weight.data[:] = 5.0
     product = 1.0
-    for step in range(1, 30):
+    for step in range(3, 30):
         average.update(layer, step)
-        product *= min(0.9, 1 - (1 + step) ** -0.75)
+        product *= min(0.9, 1 - (step - 1) ** -0.75)
     assert average.values["weight"].item() == pytest.approx(5 + product * (2 - 5), rel=1e-5)
     average.copy_to(layer)
     assert layer.weight.item() == pytest.approx(average.values["weight"].item())
+
+
+def test_ema_decay_by_hand() -> None:
+    """Diffusion Policy's EMAModel at updates 1 to 5, power 3/4; and never above the limit."""
+    assert [ema_decay(update, 1.0) for update in range(1, 6)] == pytest.approx([0, 0, 0.405396, 0.561309, 0.646447], abs=1e-6)
+    assert ema_decay(5, 0.6) == 0.6
+
+
+def fitted(module: ZooModule, batch: Batch, steps: int) -> list[dict[str, torch.Tensor]]:
+    """The trained weights of the hybrid before and after each of some steps of the loop on one batch."""
+
+    def snapshot() -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in module.hybrid.named_parameters() if p.requires_grad}
+
+    seen = [snapshot()]
+    keeper = LambdaCallback(on_train_batch_end=lambda *_: seen.append(snapshot()))
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = L.Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", callbacks=[keeper], **quiet)  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(cast("Dataset[Batch]", [batch] * steps), batch_size=None))
+    return seen
+
+
+def test_the_loop_averages_like_the_reference(batch: Batch, sizes: Sizes) -> None:
+    """After four steps with weights w1 ... w4: the average is w2 after two, then .405 of it and the rest w3, then .561 and w4."""
+    arm = registry.arm("policy", "tiny")
+    module = ZooModule(made(arm, sizes), arm.weights, replace(arm.optim, steps=4, lr=1e-2, ema=0.9999), seed=0)
+    _, _, second, third, fourth = fitted(module, batch, 4)
+    assert module.average is not None
+    for name, value in module.average.values.items():
+        after_three = third[name] + (1 - 2**-0.75) * (second[name] - third[name])
+        torch.testing.assert_close(value, fourth[name] + (1 - 3**-0.75) * (after_three - fourth[name]), msg=name)
+
+
+def test_targets_follow_after_the_optimiser_step(batch: Batch, sizes: Sizes) -> None:
+    """FLARE's copy is rho w0 + (1 - rho) w1 after one step: what it follows are the weights that the step has made."""
+    arm = self_contained(registry.arm("flare", "tiny"))
+    module = ZooModule(made(arm, sizes), arm.weights, replace(arm.optim, steps=1, lr=1e-1, ema=0.0), seed=0)
+    target = cast("Following", module.hybrid.get_submodule("objectives.flare.target"))
+    target.rho, start = 0.75, {name: p.clone() for name, p in target.embedding.named_parameters()}
+    _, after = fitted(module, batch, 1)
+    followed = [name for name in start if f"observer.embedding.{name}" in after]
+    assert followed
+    for name in followed:
+        new = after[f"observer.embedding.{name}"]
+        torch.testing.assert_close(target.embedding.get_parameter(name), 0.75 * start[name] + 0.25 * new, msg=name)
 
 
 def test_only_matrices_decay() -> None:

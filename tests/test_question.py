@@ -1,5 +1,6 @@
 """What counts, counts; what does not, contributes exactly nothing."""
 
+import pytest
 import torch
 
 from wmzoo.question import Score
@@ -30,3 +31,10 @@ def test_nothing_counts() -> None:
     assert mean == 0
     assert value.grad is not None
     assert value.grad.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("value", "weight"), [((3,), (2,)), ((3,), (1,)), ((3, 1), (3,)), ((3, 1), (3, 1)), ((), ()), ((3,), ())])
+def test_one_value_and_one_weight_for_each_window(value: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    """Anything else raises: three values with two weights would count the third with the weight of nobody."""
+    with pytest.raises(ValueError, match="one value and one weight for each window"):
+        Score(torch.ones(value), torch.ones(weight))

@@ -64,6 +64,13 @@ def test_copied_ratio_by_hand() -> None:
     assert copied_ratio(now, future - 1, future).item() == 0.25
 
 
+def test_copied_ratio_of_windows_that_change_alike() -> None:
+    """No window changes more than the median one: all count, 1 of 2; where nothing changes there is no ratio, least of all 0."""
+    now, future = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 2.0)
+    assert copied_ratio(now, future - 1, future).item() == 0.5
+    assert copied_ratio(now, now, now).isnan()
+
+
 def test_paint_loss_by_hand() -> None:
     """An error of 0.5 everywhere costs 0.5 + 0.25."""
     assert paint_loss(torch.full((1, 3, 4, 4), 0.75), torch.full((1, 3, 4, 4), 0.25)).item() == 0.75
@@ -176,6 +183,10 @@ def test_standardiser_by_hand() -> None:
     tenth = Standardiser(2, 1, scaling="tenth")
     tenth.fit([x])
     assert torch.equal(tenth(x), x / 10)
+    for wrong in (torch.randn(2, 1, 8), torch.randn(4, 1), torch.randn(8)):
+        for way in (Standardiser(4, 8), Standardiser(4, 8).back):
+            with pytest.raises(ValueError, match=r"statistics are of \(4, 8\) numbers"):
+                way(wrong)
 
 
 def test_a_stage_is_taken_by_another_arm(toy_data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from wmzoo import registry, run, tasks
 from wmzoo.collect import FIRST_SEED
 from wmzoo.errors import UserError
 from wmzoo.files import write_json
+from wmzoo.interfaces import Task, View
 from wmzoo.rollout import (
     TUNING,
     Handle,
@@ -36,23 +37,68 @@ def test_handle_lists_are_fixed_and_disjoint() -> None:
 
 
 def test_a_chunk_is_executed_in_part() -> None:
-    """Of four actions two are carried out, then the policy looks again; the expert solves the toy that way."""
+    """Of four actions two are carried out, then the policy, which sees one frame, looks again; the expert solves the toy that way."""
     task, looks = tasks.make("toy-red", 32), []
 
     def act(views: list, noise: np.ndarray) -> np.ndarray:
         looks.append(len(views))
         return np.stack([task.expert()] * 4)
 
-    outcome = play(act, task, Handle("toy-red", 1), (4, 3), execute=2)
+    outcome = play(act, task, Handle("toy-red", 1), (4, 3), execute=2, history=1)
     assert outcome.success
     assert looks == list(range(1, len(looks) + 1))
     assert len(looks) == -(-outcome.steps // 2)
 
 
+class Counting(Task):
+    """Nothing but a counter: a view's state is the control step at which it was looked at."""
+
+    name = instruction = "counting"
+    limit = 9
+
+    def reset(self, seed: int) -> None:
+        self.steps = self.looks = 0
+
+    def step(self, action: np.ndarray) -> bool:
+        self.steps += 1
+        return False
+
+    def look(self) -> View:
+        self.looks += 1
+        return View(np.zeros((1, 2, 2, 3), np.uint8), np.array([self.steps], np.float32))
+
+    def expert(self) -> np.ndarray:
+        return np.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("execute", "history", "looks", "seen"),
+    [
+        (4, 1, 3, [[0], [4], [8]]),
+        (4, 2, 5, [[0], [3, 4], [7, 8]]),
+        (4, 3, 7, [[0], [2, 3, 4], [6, 7, 8]]),
+        (1, 2, 9, [[0], [0, 1], [1, 2]]),
+        (2, 4, 9, [[0], [0, 1, 2], [1, 2, 3, 4]]),
+    ],
+)
+def test_a_policy_with_a_past_sees_consecutive_steps(execute: int, history: int, looks: int, seen: list[list[int]]) -> None:
+    """As in training: the chunk of step s is made from steps s - T_o + 1 ... s, however many actions are carried out at once;
+    and nothing else is rendered."""
+    task, shown = Counting(), []
+
+    def act(views: list[View], noise: np.ndarray) -> np.ndarray:
+        shown.append([int(view.state[0]) for view in views[-history:]])
+        return np.zeros((4, 1))
+
+    play(act, task, Handle("counting", 0), (4, 1), execute, history)
+    assert shown[:3] == seen
+    assert task.looks == looks
+
+
 def test_the_limit_ends_an_episode() -> None:
     """A policy that stands still fails after exactly the task's limit."""
     task = tasks.make("toy-red", 32)
-    outcome = play(lambda views, noise: np.zeros((4, 3)), task, Handle("toy-red", 0), (4, 3), execute=4)
+    outcome = play(lambda views, noise: np.zeros((4, 3)), task, Handle("toy-red", 0), (4, 3), execute=4, history=1)
     assert (outcome.success, outcome.steps) == (False, task.limit)
 
 
@@ -63,7 +109,7 @@ def test_noise_depends_on_the_handle_and_the_step_alone() -> None:
         task, seen = tasks.make("toy-red", 32), []
         for seed in seeds:
             seen.clear()
-            play(lambda views, noise: seen.append(noise) or np.zeros((4, 3)), task, Handle("toy-red", seed), (4, 3), execute=4)
+            play(lambda views, noise: seen.append(noise) or np.zeros((4, 3)), task, Handle("toy-red", seed), (4, 3), execute=4, history=1)
         return list(seen)
 
     alone, after = noises([7]), noises([1, 2, 7])

@@ -26,6 +26,7 @@ from wmzoo.findings import find, played, sentence, verdict
 from wmzoo.launch import State
 from wmzoo.rollout import Played, summary
 from wmzoo.study import Job, Plan, Row, Study, planned, restricted, study
+from wmzoo.tables import Table
 from wmzoo.watch import Watcher, doing, outline
 
 CHANGES = {"optim.steps": 4, "optim.chapter": 2, "data.demos": 3, "data.batch": 8}
@@ -300,26 +301,26 @@ def played_as(plan: Plan, rates: dict[str, float], seeds: tuple[str, ...] = ("0"
 
 
 def test_rates_differences_and_missing_cells(toy_data: Path, tmp_path: Path) -> None:
-    """policy 10 of 40, flare 30 of 40 in both seeds: + .5, sure; the third row was not run, and every table says so."""
-    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}))
-    played_as(what, {"policy": 0.25, "flare": 0.75})
+    """policy 10 of 40, flare 30 of 40 in all three seeds: + .5, sure; the third row was not run, and every table says so."""
+    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}, seeds=(0, 1, 2)))
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1", "2"))
     found = find(what, {}, {})
     policy, flare, third = found.lines
     assert policy.rate is not None
-    assert (policy.rate.successes, policy.rate.n, policy.by_seed) == (40, 160, (20, 20))
+    assert (policy.rate.successes, policy.rate.n, policy.by_seed) == (60, 240, (20, 20, 20))
     assert policy.gap is None
     assert flare.gap is not None
     assert flare.gap.mean == pytest.approx(0.5)
-    assert (flare.gap.seeds, flare.gap.n, flare.gap.improves) == (2, 160, 1.0)
+    assert (flare.gap.seeds, flare.gap.n, flare.gap.improves) == (3, 240, 1.0)
     assert flare.gap.low > 0
-    assert (third.rate, third.gap, third.missing) == (None, None, 2)
-    assert sentence(flare, "policy").startswith("flare is better than policy at n = 2 training seeds x 80 handles: +0.50 [")
-    assert "fewer than three seeds" in sentence(flare, "policy")
+    assert (third.rate, third.gap, third.missing) == (None, None, 3)
+    assert sentence(flare, "policy").startswith("flare is better than policy at n = 3 training seeds x 80 handles: +0.50 [")
+    assert "fewer than three seeds" not in sentence(flare, "policy")
     assert sentence(third, "policy") == "flare, tap .25: nothing to compare yet."
     for table in report.tables(found):
         assert any(row[0] == "flare, tap .25" for row in table.rows), table.name
-    assert [row[-1] for row in report.success(found).rows] == ["", "", "2 of 2 cells missing"]
-    assert report.headline(found) == "4 of 6 cells are done. Better than policy: flare; 0 not distinguishable."
+    assert [row[-1] for row in report.success(found).rows] == ["", "", "3 of 3 cells missing"]
+    assert report.headline(found) == "6 of 9 cells are done. Better than policy: flare; 0 not distinguishable."
 
 
 def test_a_cell_that_ends_while_results_are_read_waits_for_the_next_report(
@@ -352,30 +353,43 @@ def test_what_a_worker_does_is_read_off_its_log(tmp_path: Path) -> None:
     assert doing(tmp_path) == "playing 30 of 30"
 
 
-def test_one_seed_is_no_verdict_on_a_method(toy_data: Path, tmp_path: Path) -> None:
-    """Whatever its interval, which knows of handles alone: no colour, no place in the headline, and a word that says so."""
-    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}))
-    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0",))
+def test_a_cell_that_was_played_again_on_fewer_start_states_is_not_done(toy_data: Path, tmp_path: Path) -> None:
+    """`wmzoo eval RUN --handles 1` in between: no row of a table rests on one start state without a word."""
+    what = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}))
+    played_as(what, {"policy": 0.5})
+    job = what.cells[0]
+    assert job.done
+    write_json(job.folder / "eval.json", summary([Played(task, 0, True, 9, 3.0) for task in ("toy-red", "toy-blue")]))
+    assert not job.done
+    assert find(what, {}, {}).lines[0].missing == 1
+
+
+@pytest.mark.parametrize("few", [1, 2])
+def test_few_seeds_are_no_verdict_on_a_method(toy_data: Path, tmp_path: Path, few: int) -> None:
+    """Whatever their interval: no colour, no place in the headline, and a word that says so; with three there are."""
+    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}, seeds=(0, 1, 2)))
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1")[:few])
     found = find(what, {}, {})
-    assert report.differences(found).rows[0][-1] == "better, these two networks"
+    assert report.differences(found).rows[0][-1] == "better, these networks"
     assert report.headline(found).endswith("say nothing of the methods yet.")
+    assert "fewer than three seeds" in sentence(found.lines[1], "policy")
     axes = Figure().add_subplot()
     report.forest(axes, found)
     assert [line.get_fillstyle() for line in axes.lines if line.get_marker() == "o"] == ["none"]
     assert {line.get_color() for line in axes.lines[1:]} == {"C7"}
-    played_as(what, {"policy": 0.25, "flare": 0.75})
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1", "2"))
     found = find(what, {}, {})
     assert report.differences(found).rows[0][-1] == "better"
     axes = Figure().add_subplot()
     report.forest(axes, found)
     assert {line.get_color() for line in axes.lines[1:]} == {"C2"}
     before = found.lines[1].gap
-    played_as(what, {"flare, tap .25": 0.5}, seeds=("1",))
+    played_as(what, {"flare, tap .25": 0.5}, seeds=("0", "1")[:few])
     found = find(what, {}, {})
     assert found.lines[2].gap is not None
-    assert found.lines[2].gap.seeds == 1
-    assert found.lines[1].gap == before, "a single seed does not make the others stricter"
-    assert "2 comparisons, 1 of a single seed among themselves" in report.differences(found).note
+    assert found.lines[2].gap.seeds == few
+    assert found.lines[1].gap == before, "few seeds do not make the others stricter"
+    assert "2 comparisons, 1 of fewer than three seeds among themselves" in report.differences(found).note
 
 
 def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) -> None:
@@ -416,7 +430,7 @@ def test_every_verdict_agrees_with_its_interval(toy_data: Path, tmp_path: Path) 
 
 
 def test_tables_in_three_forms(toy_data: Path, tmp_path: Path) -> None:
-    table = report.Table("t", ("arm", "50% | x"), (("flare_off", "a, b"),), "Note.")
+    table = Table("t", ("arm", "50% | x"), (("flare_off", "a, b"),), "Note.")
     assert table.markdown == "| arm | 50% \\| x |\n| --- | --- |\n| flare_off | a, b |\n\nNote.\n"
     assert table.csv == 'arm,50% | x\nflare_off,"a, b"\n'
     assert r"flare\_off & a, b \\" in table.latex

@@ -291,6 +291,20 @@ def test_it_goes_on_from_its_own_prediction(batch: Batch, sizes: Sizes) -> None:
         model.predict(batch, now, batch.action, keep & (torch.arange(8) < 4), torch.Generator())
 
 
+def test_a_history_goes_on_by_one_frame(batch: Batch, sizes: Sizes) -> None:
+    """What was the newest frame is the one before it when a prediction is painted; a window asked about as recorded stays."""
+    hybrid = made(small(history=2), replace(sizes, history=2)).eval()
+    model = cast("Dynamics", hybrid.world_model)
+    batch = replace(batch, image=torch.rand(6, 2, 1, 3, 32, 32), state=torch.randn(6, 2, 2), features={})
+    now = frame_tokens(batch, model.encoder, 0).float()
+    asked, moved = torch.cat([now[:1], now[1:] + 1.0]), slice(1, None)
+    shown = model.seen(batch, asked)
+    assert torch.equal(shown.image[0], batch.image[0])
+    assert torch.equal(shown.image[moved, 0], batch.image[moved, 1])
+    assert torch.equal(shown.image[moved, 1, 0], model.paint(asked).clamp(0, 1)[moved])
+    assert shown.has_state.tolist() == [True, False, False, False, False, False]
+
+
 def test_pad_embeds_the_present_and_samples_both(batch: Batch, sizes: Sizes) -> None:
     """One clock for both streams, the present frame in Pad.embed; Pad.sample starts frames from the same noise and returns the chunk."""
     hybrid = made(small("pad"), sizes).eval()
@@ -315,7 +329,12 @@ def test_pad_embeds_the_present_and_samples_both(batch: Batch, sizes: Sizes) -> 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [({"drop": 1.5}, "drop is from 0 to 1"), ({"gaps": ()}, "future frames lie"), ({"registers": -1}, "registers are none or more")],
+    [
+        ({"drop": 1.5}, "drop is from 0 to 1"),
+        ({"gaps": ()}, "future frames lie"),
+        ({"registers": -1}, "registers are none or more"),
+        ({"path": "epsilon"}, "say scaling none or tenth"),
+    ],
 )
 def test_impossible_settings_are_refused_in_one_line(sizes: Sizes, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -452,6 +471,24 @@ def test_published_form_starts_at_zero_and_sees_the_order_of_clocks(batch: Batch
     assert not torch.allclose(run(0.1, 0.9), run(0.9, 0.1))
     with pytest.raises(ValueError, match="reads the streams"):
         trunk({"observation": Stream(torch.ones(2, 2, 16))})
+
+
+def test_the_published_form_learns_from_the_first_step(batch: Batch, sizes: Sizes) -> None:
+    """Outputs are exactly 0, as the trunk's last layer is; that layer learns at once, as the frames' own begins at 0.02 N(0, 1)."""
+    objective = video(made(small(path="epsilon", scaling="none", registers=0), replace(sizes, width=32), moved=False))
+    width = objective.encode.out_features
+    trunk = parity.UwmTrunk(width, 2, 2, seen=width, registers=2)
+    for layer in (objective.encode, objective.decode):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.2)
+        assert not layer.bias.any()
+    question = objective(batch)
+    given = {"observation": Stream(torch.randn(6, 1, width)), "action": Stream(torch.randn(6, 8, width), torch.rand(6))}
+    hidden = trunk({**given, **question.streams})
+    assert not objective.read(hidden, batch).any()
+    question.score(hidden)["noise"].mean().backward()
+    assert trunk.linear.weight.grad is not None
+    assert trunk.linear.weight.grad.any()
+    assert video(made(small(), sizes, moved=False)).decode.weight.count_nonzero() == 0, "flow matching keeps its zero"
 
 
 @pytest.mark.slow

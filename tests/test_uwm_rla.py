@@ -13,7 +13,7 @@ from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, self_contained
 from wmzoo.errors import UserError
-from wmzoo.features import frame_tokens
+from wmzoo.features import encoded, frame_tokens
 from wmzoo.interfaces import Sizes
 from wmzoo.objectives.uwm import Dynamics
 from wmzoo.objectives.uwm_rla import UwmRla
@@ -120,11 +120,38 @@ def test_it_goes_on_from_its_own_prediction(batch: Batch, sizes: Sizes) -> None:
         with torch.no_grad():
             return model.predict(seen, tokens, batch.action, keep, torch.Generator().manual_seed(0))
 
+    assert model.seen(batch, now) is batch
     first = ask(now, batch)
-    assert torch.equal(ask(now, replace(batch, image=torch.rand_like(batch.image), features={})), first), "frames are not looked at"
+    strange = [replace(batch, image=torch.rand_like(batch.image), features={}) for _ in range(2)]
+    assert torch.equal(*(ask(first, seen) for seen in strange)), "frames are not looked at"
+    assert torch.equal(ask(first, strange[0]), ask(first, replace(batch, has_state=batch.has_state & False))), (
+        "nor states of another moment"
+    )
+    assert not torch.equal(ask(now, strange[0]), first), "the state is unknown where the frame is not the recorded one"
     assert not torch.allclose(ask(first, batch) - first, first - now)
     with pytest.raises(ValueError, match="8 steps ahead, no less"):
         model.predict(batch, now, batch.action, keep & (torch.arange(8) < 4), torch.Generator())
+
+
+def test_what_is_shown_of_a_prediction(batch: Batch, sizes: Sizes) -> None:
+    """Two cameras, two frames: the history goes on by one, one camera's newest frame is the prediction, the state is unknown there."""
+    two = replace(sizes, views=2, history=2)
+    hybrid = made(small(), two).eval()
+    cast("Any", hybrid.observer).encoder.load_state_dict(objective(hybrid).ahead.encoder.state_dict())
+    model = cast("Dynamics", hybrid.world_model)
+    batch = replace(batch, image=torch.rand(6, 2, 2, 3, 32, 32), state=torch.randn(6, 2, 2), features={})
+    recorded = encoded(batch, model.encoder, "now").unflatten(1, (2, 2, -1))
+    now = torch.randn_like(recorded[:, -1, 0])
+    now[3] = recorded[3, -1, 0]  # this window is asked about as it was recorded
+    shown = model.seen(batch, now)
+    assert shown.has_state.tolist() == [False, False, False, True, False, False]
+    tokens = encoded(shown, model.encoder, "now").unflatten(1, (2, 2, -1))
+    assert torch.equal(tokens[3], recorded[3])
+    others = torch.tensor([0, 1, 2, 4, 5])
+    assert torch.equal(tokens[others, 0], recorded[others, 1])
+    assert torch.equal(tokens[others, 1, 0], now[others])
+    assert torch.equal(tokens[others, 1, 1], recorded[others, 1, 1])
+    assert hybrid.observer(shown)["observation"].tokens.isfinite().all()
 
 
 @pytest.mark.slow

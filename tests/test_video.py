@@ -61,6 +61,8 @@ def test_guided_by_hand() -> None:
     assert guided(told, untold, 1.0) == told
     assert guided(told, untold, 0.0) == untold
     assert guided(told, untold, 1 + 2.5).item() == pytest.approx(3.5 * 3 - 2.5 * 1)
+    with pytest.raises(Exception, match="shape"):
+        guided(torch.zeros(2, 3), torch.zeros(2, 1), 1.0)
 
 
 def test_causal_taps() -> None:
@@ -88,6 +90,23 @@ def test_causal_taps() -> None:
 def answer(network: CausalVideo, noisy: Tensor, clock: Tensor, action: Tensor, keep: Tensor) -> Tensor:
     with torch.no_grad():
         return network(noisy, clock, action, keep)[0]
+
+
+def test_led_by_hand(sizes: Sizes) -> None:
+    """V2: none lead to the first frame, a_0 to frame 1, a_1 to frame 2: frame tau has heard a_{tau-1} and never a_tau."""
+    _, model = model_of(sizes)
+    action = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]])
+    assert model.led(action).tolist() == [[[0.0, 0.0], [1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]]
+    assert side_by_side(torch.tensor([[[1.0], [2.0], [3.0], [4.0]]]), 2).tolist() == [[[1.0, 2.0], [3.0, 4.0]]]
+
+
+@pytest.mark.parametrize(("name", "shape"), [("clock", (2, 1)), ("clock", (1, 5)), ("action", (2, 1, 6)), ("keep", (1, 1))])
+def test_nothing_is_broadcast_over_frames(sizes: Sizes, name: str, shape: tuple[int, ...]) -> None:
+    _, model = model_of(sizes)
+    values = {"clock": torch.rand(2, 5), "action": torch.randn(2, 5, 6), "keep": torch.ones(2, 5, dtype=torch.bool)}
+    values[name] = torch.ones(shape, dtype=values[name].dtype)
+    with pytest.raises(ValueError, match="2 windows of 5 frames have a clock"):
+        model.network(torch.randn(2, 5, 16, 16), **values)
 
 
 def test_a_frame_depends_on_nothing_later(sizes: Sizes) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wmzoo import registry
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
-from wmzoo.config import Experiment, self_contained
+from wmzoo.config import Experiment, needs_of, self_contained
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Encoder, Sizes, WorldModel
@@ -20,11 +20,13 @@ from wmzoo.models import rla, rla_wm
 from wmzoo.models.dino_wm import Predictor
 from wmzoo.models.world import ActionVector, ModulatedBlock, grid_places
 from wmzoo.objectives.dino_wm import Sequence, next_loss, one_shot_loss
-from wmzoo.objectives.foresight import FlowForesight, Foresight, skill, velocity_errors
+from wmzoo.objectives.fm_wm import FmWm, bridge
+from wmzoo.objectives.foresight import FlowForesight, Foresight, OneChunk, Seen, clip, column_within, skill, velocity_errors
 from wmzoo.objectives.rae import Rae, shifted_clocks, shifted_grid
 
 ARMS = ("rla_wm", "fm_wm", "fm_wm_gaussian", "rae", "dino_wm_one_shot", "dino_wm")
-FLOWS = ("rla_wm", "fm_wm_gaussian", "rae")
+FLOWS = ("rla_wm", "fm_wm", "fm_wm_gaussian", "rae")
+CHUNKS = tuple(name for name in ARMS if name != "dino_wm")  # one future frame, at the end of a chunk of any length
 
 
 class Eye(Encoder):
@@ -83,6 +85,100 @@ def test_velocity_errors_and_skill_by_hand() -> None:
     assert skill(now, now, future).item() == 0
 
 
+def test_bridge_by_hand() -> None:
+    """A quarter of the way from 2 to 6 is 3; noise of -1 at a deviation of 0.1 moves it by 0.1, at every clock."""
+    now, future, eps = (torch.full((1, 1, 1), value) for value in (2.0, 6.0, -1.0))
+    assert bridge(now, future, torch.tensor([0.25]), eps, 0.1).item() == pytest.approx(2.9)
+    assert bridge(now, future, torch.tensor([1.0]), eps, 0.1).item() == pytest.approx(5.9)
+
+
+def test_fm_wm_from_the_present_learns_the_residual(sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """s_t = 2, s_{t+h} = 6, t = 1/4, eps = -1: the network reads 2.9 and is asked for 4, not for what a noisy source would leave."""
+    _, model = world("fm_wm", sizes, moved=False)
+    assert isinstance(model, FmWm)
+    monkeypatch.setattr("wmzoo.objectives.fm_wm.noise", lambda like, generator, near: -torch.ones(like))
+    monkeypatch.setattr(model, "clocks", lambda n, device: torch.full((n,), 0.25))
+    read: list[Tensor] = []
+
+    def nothing(x: Tensor, clock: Tensor, condition: Any) -> Tensor:
+        read.append(x)
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(model.network, "velocity", nothing)
+    now, future = (torch.full((2, *model.shape), value) for value in (2.0, 6.0))
+    errors = model.errors(Seen(now, future, torch.zeros(2, 8, 3), torch.ones(2, 8, dtype=torch.bool), torch.ones(2, dtype=torch.bool)))
+    torch.testing.assert_close(read[0], torch.full_like(now, 2.9))
+    torch.testing.assert_close(errors, {"mse": torch.full((2,), 16.0), "l1": torch.full((2,), 4.0)})
+    for generator in (None, torch.Generator()):
+        assert torch.equal(model.source(now, tuple(now.shape), generator), now), "clean where the way begins, in training and in sampling"
+
+
+def beside_another(batch: Batch) -> Batch:
+    """The batch as a hybrid asks for it: first a frame at a fixed gap for another objective, then the one drawn for a world model."""
+    fixed, drawn = torch.full((6, 1), 8), torch.tensor([[3], [1], [8], [5], [2], [8]])
+    strange = torch.rand(batch.future.shape, generator=torch.Generator().manual_seed(9))
+    return replace(
+        batch,
+        future=torch.cat([strange, batch.future], dim=1),
+        has_future=torch.cat([batch.has_future, batch.has_future], dim=1),
+        offset=torch.cat([fixed, drawn], dim=1),
+        features={},
+    )
+
+
+def test_column_within_by_hand(batch: Batch) -> None:
+    """Frames 4 to 8 are asked for: 16 and 3 are too far and too near, 8 is fixed, so the fourth; alone a fixed one will do."""
+    offset = torch.tensor([[16, 3, 8, 8, 4], [16, 4, 8, 5, 4]])
+    two = replace(batch[:2], offset=offset)
+    assert column_within(two, 4, 8) == 3
+    assert column_within(replace(two, offset=offset[:, :3]), 4, 8) == 2
+    with pytest.raises(ValueError, match="9 to 15 steps ahead"):
+        column_within(two, 9, 15)
+
+
+@pytest.mark.parametrize("name", [*CHUNKS, "rla"])
+def test_in_a_hybrid_it_learns_from_its_own_frame(name: str, batch: Batch, sizes: Sizes) -> None:
+    """Frames of others stand before it: the losses are those of its own frames alone."""
+    both = beside_another(batch)
+    alone = replace(both, future=both.future[:, 1:], has_future=both.has_future[:, 1:], offset=both.offset[:, 1:], features={})
+    hybrid = made(small(name), sizes)
+    mine, theirs = scores(hybrid, alone), scores(hybrid, both)
+    assert all(torch.equal(theirs[term], value) for term, value in mine.items())
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_a_shorter_chunk_in_training(name: str, batch: Batch, sizes: Sizes) -> None:
+    """A frame 3 steps ahead: three actions lead to it; those behind are not heard and need not be recorded, those before are."""
+    near = replace(batch, offset=torch.full((6, 1), 3), features={})
+    hybrid, model = world(name, sizes)
+    for parameter in hybrid.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    seen = cast("OneChunk", model).seen(near)
+    assert seen.keep.sum(dim=1).tolist() == [3, 3, 0, 3, 0, 0]
+    assert seen.valid.tolist() == [True, True, False, True, False, False], "window 1 lacks its last three alone"
+    before = scores(hybrid, near)
+    for first, last, heard in ((3, 8, False), (2, 3, True)):
+        action = near.action.clone()
+        action[:, first:last] = 1.0 - action[:, first:last]
+        after = scores(hybrid, replace(near, action=action))
+        assert all(torch.equal(after[term], before[term]) != heard for term in before), (first, last)
+
+
+def test_an_action_with_a_padded_dimension_counts(batch: Batch, sizes: Sizes) -> None:
+    """A robot with two of three numbers: its windows count as before, in both forms; the third number is read as 0."""
+    mask = batch.action_mask.clone()
+    mask[0, :, 2] = False
+    batch.action[0, :, 2] = float("nan")
+    _, model = world("fm_wm", sizes)
+    seen = cast("OneChunk", model).seen(replace(batch, action_mask=mask))
+    assert seen.valid.tolist() == [True, False, False, True, False, False]
+    assert (seen.action[0, :, 2] == 0).all()
+    _, model = world("dino_wm", sizes)
+    recorded = clip(replace(frames(batch, "dino_wm"), action_mask=mask), model.encoder, 0, 2, 3)
+    assert recorded.there[0].all()
+    assert recorded.action.isfinite().all()
+
+
 def test_regressions_by_hand() -> None:
     """The last channel is the action's and does not count; the second frame is not there; then plain squares."""
     predicted, target = torch.zeros(1, 2, 1, 3), torch.tensor([[[[1.0, 3.0, 100.0]], [[7.0, 7.0, 7.0]]]])
@@ -122,6 +218,14 @@ def test_sizes_of_the_papers() -> None:
             assert sum(p.numel() for p in network.parameters()) == wanted
 
 
+@pytest.mark.parametrize("name", [*CHUNKS, "dino_wm"])
+def test_gaps_of_the_papers(name: str) -> None:
+    """Section 5 of the specs: gaps of 1 to 14 steps (2 to 15 frames, the present one counted); DINO-WM's 5, 10 and 15."""
+    arm = registry.arm(name, "paper")
+    assert needs_of(arm).futures == ((5, 10, 15) if name == "dino_wm" else ((1, 14),))
+    assert arm.data.horizon == (15 if name == "dino_wm" else 14)
+
+
 def test_padding_is_not_heard() -> None:
     """W5, W6: what lies behind the kept actions changes nothing, a shorter chunk is the same vector, and no action is exactly 0."""
     torch.manual_seed(0)
@@ -151,8 +255,10 @@ def test_a_block_starts_as_the_identity() -> None:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_fresh_flow_predicts_no_velocity(name: str, batch: Batch, sizes: Sizes) -> None:
-    """W1, E2: v = 0, so the loss is E (x - eps)^2 + E |x - eps|, whatever the actions."""
+    """W1, E2: v = 0, so the loss is E (x - eps)^2 + E |x - eps|, whatever the actions; after two steps they matter."""
     hybrid, model = world(name, sizes, moved=False)
+    if name == "rla_wm":  # its autoencoder is fresh here, and would write nothing
+        nn.init.normal_(cast("Any", model).residuals.writer.out.weight, std=0.5)
     terms = scores(hybrid, batch)
     key = next(iter(hybrid.objectives))
     seen = cast("FlowForesight", model).seen(batch)
@@ -165,6 +271,8 @@ def test_a_fresh_flow_predicts_no_velocity(name: str, batch: Batch, sizes: Sizes
     torch.testing.assert_close(terms[f"{key}/l1"], l1[valid].mean())
     changed = replace(batch, action=batch.action.flip(0), features={})
     assert torch.equal(ask(model, batch), ask(model, changed))
+    descend(hybrid, batch, 3 if name == "rae" else 2, 1e-2)  # one step opens the last layer, one the gates; RAE's head has gates of its own
+    assert not torch.equal(ask(model, batch), ask(model, changed)), "then actions are heard"
 
 
 def test_fm_wm_from_the_present_starts_as_a_copy(batch: Batch, sizes: Sizes) -> None:

@@ -33,7 +33,10 @@ def interpolate(
 
     Raises:
         TypeCheckError: source and data differ in shape; nothing is broadcast.
+        ValueError: the clock is neither one for each window nor one for each token.
     """
+    if clock.shape != data.shape[: clock.ndim]:
+        raise ValueError(f"a clock for {tuple(data.shape)} is {tuple(data.shape[: clock.ndim])}, not {tuple(clock.shape)}")
     t = spread(clock, data)
     return (1 - t) * source + t * data
 

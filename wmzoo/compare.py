@@ -1,15 +1,18 @@
 """How do world models compare?  Side by side, on the same windows: tables, errors over horizon, frames."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from . import config
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
-from .stats import Estimate, by_episode, clustered, corrected, crossed, verdict
+from .stats import CAUTION, SEEDS, Estimate, by_episode, corrected, crossed, verdict
 
 
 def strip(rows: dict[str, np.ndarray]) -> Figure:
@@ -81,60 +84,167 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def compare(runs: list[Path], out: Path, baseline: str = "") -> dict[str, Any]:
-    """Several evaluated runs side by side; runs of one arm are its training seeds.  Writes compare.json, compare.png and frames.png.
+@dataclass(frozen=True)
+class Measured:
+    """What one run was found to foresee.
 
-    Args:
-        baseline: arm whose error is taken off that of every other, pair by pair; that of the first run, unless given.
+    Attributes:
+        run: its folder.
+        result: world.json.
+        stored: errors of every window, by the names of world.npz, in the shared feature space.
+    """
+
+    run: Path
+    result: Mapping[str, Any]
+    stored: Mapping[str, np.ndarray]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Are its painted frames scored in the feature space of another run?"""
+        return self.result.get("space", self.result["feature_space"]) != self.result["feature_space"]
+
+
+def measured(run: Path) -> Measured:
+    """Read it.
 
     Raises:
-        UserError: a run was not evaluated, or not on the same windows, or not in the same feature space.
+        UserError: it was not evaluated, or is no world model.
     """
-    results = [read_json(run / "world.json", "an evaluated world model", f"type: wmzoo eval {run}") for run in runs]
-    arms: dict[str, list[int]] = {}
-    for i, (run, result) in enumerate(zip(runs, results, strict=True)):
-        if result["kind"] != "world model":
-            raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
-        for what, hint in (("feature_space", f"; type: wmzoo eval {run} --predict --space {runs[0]}"), ("data", ""), ("n", "")):
-            if scored(result)[what] != scored(results[0])[what]:
-                raise UserError(f"{run} and {runs[0]} differ in {what.replace('_', ' ')}: their errors cannot be compared{hint}")
-        arms.setdefault(result["arm"], []).append(i)
-    stored = [_shared(dict(np.load(run / "world.npz")), "space" in result) for run, result in zip(runs, results, strict=True)]
-    task, episode, ones = stored[0]["task"], stored[0]["episode"], np.ones(len(stored[0]["task"]))
-    horizons = [ahead for ahead in results[0]["ways"]["prediction"] if all(ahead in result["ways"]["prediction"] for result in results)]
-    rows: dict[str, Any] = {}
-    for name, chosen in arms.items():
-        row: dict[str, Any] = {"seeds": [results[i]["seed"] for i in chosen], "horizons": {}}
-        for ahead in horizons:
-            metrics = {}
-            for metric in ("l1", "cosine", "found", "psnr", "ssim", "lpips"):
-                key = f"prediction/{ahead}/{metric}"
-                if all(key in stored[i] for i in chosen):
-                    metrics[metric] = _interval([stored[i][key] for i in chosen], ones, task, episode)
-            error = _interval([stored[i][f"prediction/{ahead}/l1"] for i in chosen], stored[0][f"prediction/{ahead}/copied"], task, episode)
-            metrics["skill"] = {"mean": 1 - error["mean"], "low": 1 - error["high"], "high": 1 - error["low"]}
-            row["horizons"][ahead] = metrics
-        row["listens"] = float(np.mean([results[i]["listens"]["difference"] for i in chosen]))
-        row["recovers"] = float(np.mean([results[i]["recovers"]["r2"] for i in chosen]))
-        row["cost"] = results[chosen[0]]["cost"]
-        rows[name] = row
-    base = baseline if baseline in arms else next(iter(arms))
-    seeds = {name: {results[i]["seed"]: stored[i] for i in chosen} for name, chosen in arms.items()}
-    for (name, ahead), gap in differences(seeds, base, horizons).items():
-        rows[name]["horizons"][ahead]["less"] = gap
-    summary = {"runs": [str(run) for run in runs], "n": results[0]["n"], "tasks": results[0]["tasks"], "arms": rows, "baseline": base}
-    summary["episodes"] = len(np.unique(episode))
-    first, place = results[0]["ways"]["prediction"], "space " if "space" in results[0] else ""
-    summary["copy"] = {
-        ahead: {"found": first[ahead][f"{place}copy found"], "ssim": first[ahead].get("copy ssim"), "l1": first[ahead][f"{place}copied"]}
-        for ahead in horizons
+    result = read_json(run / "world.json", "an evaluated world model", f"type: wmzoo eval {run}")
+    if result["kind"] != "world model":
+        raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
+    found = Measured(run, result, dict(np.load(run / "world.npz")))
+    shared = {key.replace("/space ", "/"): value for key, value in found.stored.items() if "/space " in key}
+    return replace(found, stored={**found.stored, **shared}) if found.elsewhere else found
+
+
+def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Several evaluated runs side by side; runs of one row are its training seeds.  Writes compare.json, compare.png and frames.png.
+
+    Args:
+        baseline: row whose error is taken off that of every other, pair by pair; that of the first run, unless given.
+        labels: row of each run; unless given its arm, and its folder where runs of one arm differ in more than the seed.
+
+    Raises:
+        UserError: a run was not evaluated, or not on the same windows, or not in the same feature space; a seed comes twice.
+    """
+    each = [measured(run) for run in runs]
+    for one in each:
+        same_windows(one, each[0])
+    rows: dict[str, list[Measured]] = {}
+    for label, one in zip(labels or named(each), each, strict=True):
+        rows.setdefault(label, []).append(one)
+    for label, mine in rows.items():
+        if len({one.result["seed"] for one in mine}) < len(mine):
+            raise UserError(f"{' and '.join(str(one.run) for one in mine)}: {label} has a training seed twice")
+    horizons = [ahead for ahead in _asked(each[0]) if all(ahead in _asked(one) for one in each)]
+    base = baseline if baseline in rows else next(iter(rows))
+    seeds = {label: {one.result["seed"]: one.stored for one in mine} for label, mine in rows.items()}
+    gaps = differences(seeds, base, horizons)
+    first, place = _asked(each[0]), "space " if each[0].elsewhere else ""
+    summary: dict[str, Any] = {
+        "runs": [str(run) for run in runs],
+        "n": each[0].result["n"],
+        "episodes": len(np.unique(each[0].stored["episode"])),
+        "tasks": each[0].result["tasks"],
+        "baseline": base,
+        "arms": {label: _row(mine, horizons, {a: gap for (name, a), gap in gaps.items() if name == label}) for label, mine in rows.items()},
+        "copy": {
+            ahead: {
+                "found": first[ahead][f"{place}copy found"],
+                "ssim": first[ahead].get("copy ssim"),
+                "l1": first[ahead][f"{place}copied"],
+            }
+            for ahead in horizons
+        },
     }
-    summary["decoder"] = {ahead: first[ahead].get("seen ssim") for ahead in horizons}
     write_json(out / "compare.json", summary)
     save_picture(out / "compare.png", curves(summary))
-    frames = {"now": stored[0]["now"], "later": stored[0]["later"], "later, decoded": stored[0]["seen"]}
-    save_picture(out / "frames.png", strip({**frames, **{name: stored[chosen[0]]["predicted"] for name, chosen in arms.items()}}))
+    save_picture(out / "frames.png", strip(_frames(rows)))
     return summary
+
+
+def same_windows(one: Measured, other: Measured) -> None:
+    """Were both asked about the same windows, and scored in the same feature space?
+
+    Raises:
+        UserError: they were not.
+    """
+    for what, hint in (("feature_space", f"; type: wmzoo eval {one.run} --predict --space {other.run}"), ("data", ""), ("n", "")):
+        if scored(one.result)[what] != scored(other.result)[what]:
+            raise UserError(f"{one.run} and {other.run} differ in {what.replace('_', ' ')}: their errors cannot be compared{hint}")
+    ahead = next((ahead for ahead in _asked(one) if ahead in _asked(other)), None)
+    if ahead is None:
+        raise UserError(f"{one.run} and {other.run} were asked about no horizon in common")
+    key = f"prediction/{ahead}/copied"  # what a copy of the present is off by tells windows apart
+    if not np.array_equal(one.stored["task"], other.stored["task"]) or not np.allclose(one.stored[key], other.stored[key], rtol=0.05):
+        raise UserError(f"{one.run} and {other.run} were asked about other windows; they were trained with other chunks or data settings")
+
+
+def named(each: Sequence[Measured]) -> list[str]:
+    """The arm of each run, and its folder where two runs of one arm differ in more than the training seed."""
+    texts = [config.dump(replace(config.load(one.run / "export" / "config.yaml"), seed=0)) for one in each]
+    kinds: dict[str, list[str]] = {}
+    for one, text in zip(each, texts, strict=True):
+        if text not in kinds.setdefault(one.result["arm"], []):
+            kinds[one.result["arm"]].append(text)
+    first = {text: one.run.name for one, text in reversed(list(zip(each, texts, strict=True)))}
+    return [
+        f"{arm} ({first[text]})" if len(kinds[arm := one.result["arm"]]) > 1 else one.result["arm"]
+        for one, text in zip(each, texts, strict=True)
+    ]
+
+
+def _asked(one: Measured) -> Mapping[str, Any]:
+    return one.result["ways"]["prediction"]
+
+
+def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of one row at every horizon, with intervals; what its decoder does with the true tokens; what it costs."""
+    row: dict[str, Any] = {"seeds": [one.result["seed"] for one in mine], "horizons": {}, "decoder": {}}
+    for ahead in horizons:
+        found = {}
+        for metric in ("l1", "cosine", "found", "psnr", "ssim", "lpips"):
+            if all(f"prediction/{ahead}/{metric}" in one.stored for one in mine):
+                found[metric] = _interval(mine, f"prediction/{ahead}/{metric}")
+        part = _interval(mine, f"prediction/{ahead}/l1", f"prediction/{ahead}/copied")
+        found["skill"] = {"mean": 1 - part["mean"], "low": 1 - part["high"], "high": 1 - part["low"]}
+        row["horizons"][ahead] = found | ({"less": gaps[ahead]} if ahead in gaps else {})
+        told = _asked(mine[0])[ahead]
+        row["decoder"][ahead] = {"ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
+    row["listens"] = float(np.mean([one.result["listens"]["difference"] for one in mine]))
+    row["recovers"] = float(np.mean([one.result["recovers"]["r2"] for one in mine]))
+    return row | {"cost": mine[0].result["cost"]}
+
+
+def _interval(mine: Sequence[Measured], metric: str, scale: str = "") -> dict[str, float]:
+    """Mean over seeds and episodes, with its interval; as a part of the mean of another metric by the delta method."""
+    task, episode = mine[0].stored["task"], mine[0].stored["episode"]
+    values = by_episode(np.stack([one.stored[metric] for one in mine]), task, episode)
+    if scale:
+        whole = by_episode(np.stack([one.stored[scale] for one in mine]), task, episode)
+        part = values.mean() / whole.mean()
+        values = part + (values - part * whole) / whole.mean()
+    estimate = sampled(values)
+    low, high = estimate.interval()
+    return {"mean": estimate.mean, "low": low, "high": high}
+
+
+def sampled(values: Float[np.ndarray, "seeds tasks episodes"]) -> Estimate:
+    """`crossed`, also of one seed and one episode, of which nothing is sure."""
+    return crossed(values) if values.shape[0] > 1 or values.shape[2] > 1 else Estimate(float(values.mean()), float("inf"), 1.0)
+
+
+def _frames(rows: Mapping[str, Sequence[Measured]]) -> dict[str, np.ndarray]:
+    """True frames, what each decoder makes of their tokens, and what each row foresees; its first seed."""
+    shown = {"now": (first := next(iter(rows.values()))[0].stored)["now"], "later": first["later"]}
+    decoders: list[np.ndarray] = []
+    for label, mine in rows.items():
+        seen = mine[0].stored["seen"]
+        if not any(np.allclose(seen, other, atol=0.02) for other in decoders):
+            shown[f"later, decoded\n({label})"] = seen
+            decoders.append(seen)
+    return shown | {label: mine[0].stored["predicted"] for label, mine in rows.items()}
 
 
 def differences(
@@ -142,19 +252,18 @@ def differences(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Every arm's feature error less the baseline's, on the seeds that both have, corrected by Holm over arms and horizons.
 
-    Those of a single seed are corrected among themselves, as successes are (findings.py).
+    Those of too few seeds are corrected among themselves, as successes are (findings.py).
 
     Args:
         seeds: what was measured, by arm and training seed.
     """
     told: dict[tuple[str, str], dict[str, Any]] = {}
-    for single in (False, True):
+    for few in (False, True):
         family: dict[tuple[str, str], tuple[Estimate, int]] = {}
         for name in seeds:
             both = [seed for seed in seeds[name] if seed in seeds[base]]
-            alone = len(both) == 1
-            if name == base or not both or alone != single or (alone and len(np.unique(seeds[base][both[0]]["episode"])) == 1):
-                continue  # of one seed and one episode nothing is sure
+            if name == base or not both or (len(both) < SEEDS) != few:
+                continue
             pairs = [(seeds[name][seed], seeds[base][seed]) for seed in both]
             family |= {(name, ahead): (nearer(pairs, f"prediction/{ahead}/l1"), len(both)) for ahead in horizons}
         ends = corrected([estimate for estimate, _ in family.values()])
@@ -171,7 +280,7 @@ def nearer(pairs: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarr
         metrics: name of the error in both, or in the one and in the other.
     """
     gaps = np.stack([ours[metrics[0]] - theirs[metrics[-1]] for ours, theirs in pairs])
-    return crossed(by_episode(gaps, pairs[0][0]["task"], pairs[0][0]["episode"]))
+    return sampled(by_episode(gaps, pairs[0][0]["task"], pairs[0][0]["episode"]))
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -186,27 +295,15 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
             words.setdefault(gap["verdict"], []).append(f"{ahead} ({gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}])")
         count = next(iter(found.values()))["seeds"]
         n = f"{count} training seed{'s' * (count > 1)} x {summary['n']} windows of {summary['episodes']} episodes"
-        caution = "" if count >= 3 else "; with fewer than three seeds this is about these networks, not about the method"
-        parts = "; ".join(f"{word} {', '.join(ends)}" for word, ends in words.items())
-        told.append(f"{name} against {summary['baseline']}, difference of feature errors so many steps ahead: {parts}. n = {n}{caution}.")
+        caution = "" if count >= SEEDS else f"; {CAUTION}"
+        parts = "; ".join(f"{word} at {', '.join(ends)}" for word, ends in words.items())
+        told.append(f"{name} against {summary['baseline']}, difference of feature errors by steps ahead: {parts}. n = {n}{caution}.")
     return told
 
 
-def scored(result: dict[str, Any]) -> dict[str, Any]:
+def scored(result: Mapping[str, Any]) -> dict[str, Any]:
     """What decides whether errors can be compared: the feature space in which they were measured, the data, the windows."""
     return {"feature_space": result.get("space", result["feature_space"]), "data": result["data"], "n": result["n"]}
-
-
-def _shared(stored: dict[str, np.ndarray], elsewhere: bool) -> dict[str, np.ndarray]:
-    """The errors in the shared feature space under their plain names."""
-    if not elsewhere:
-        return stored
-    return stored | {key.replace("/space ", "/"): value for key, value in stored.items() if "/space " in key}
-
-
-def _interval(seeds: list[np.ndarray], scale: np.ndarray, task: np.ndarray, episode: np.ndarray) -> dict[str, float]:
-    mean, low, high = clustered(np.stack(seeds), scale, task, episode)
-    return {"mean": mean, "low": low, "high": high}
 
 
 def curves(summary: dict[str, Any]) -> Figure:
@@ -239,15 +336,15 @@ def compare_table(summary: dict[str, Any]) -> str:
         lines.append(
             f"{ahead} steps ahead{'':16} {'l1':>7} {'skill':>6} {'95% interval':>16} {'found':>6} {'psnr':>6} {'ssim':>6} {'lpips':>6}"
         )
-        ssim, decoder = number(copy["ssim"]), number(summary["decoder"][ahead])
-        lines.append(f"  {'copy':28} {copy['l1']:7.4f} {0:+6.2f} {'':16} {copy['found']:6.2f} {'':6} {ssim:>6}  (decoder: {decoder})")
+        ssim = number(copy["ssim"])
+        lines.append(f"  {'copy':28} {copy['l1']:7.4f} {0:+6.2f} {'':16} {copy['found']:6.2f} {'':6} {ssim:>6}")
         for name, row in summary["arms"].items():
             m, seeds = row["horizons"][ahead], f"{name} ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})"
             extra = [number(m[k]["mean"] if k in m else None, 1 if k == "psnr" else 3) for k in ("psnr", "ssim", "lpips")]
             lines.append(
                 f"  {seeds:28} {m['l1']['mean']:7.4f} {m['skill']['mean']:+6.2f} "
                 f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f}"
-                f" {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}"
+                f" {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}  (its decoder, told the truth: {number(row['decoder'][ahead]['ssim'])})"
             )
     lines += sentences(summary)
     lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>8}")

@@ -33,10 +33,10 @@ class Hybrid(nn.Module):
         """The frames and actions of all objectives together.
 
         Raises:
-            UserError: two objectives want action chunks that start at different steps.
+            UserError: two objectives, policies or world models, want action chunks that start at different steps.
         """
         each = {name: objective.needs() for name, objective in self.objectives.items()}
-        acting = {name: need.first_action for name, need in each.items() if isinstance(self.objectives[name], Denoiser)}
+        acting = {name: need.first_action for name, need in each.items() if isinstance(self.objectives[name], Denoiser | WorldModel)}
         if len(set(acting.values())) > 1:
             raise UserError(f"the objectives want chunks that start at different steps: {acting}")
         futures = dict.fromkeys(offset for need in each.values() for offset in need.futures)
@@ -97,7 +97,12 @@ class Hybrid(nn.Module):
         """The chunk that starts now, from noise, in `steps` passes.  The observation is encoded and remembered once.
 
         The standing streams of every objective are in the sequence, as they were in training.
+
+        Raises:
+            ValueError: the noise is no chunk like those of the batch.
         """
+        if noise.shape != batch.action.shape:
+            raise ValueError(f"a chunk is made from noise {tuple(batch.action.shape)}, like its batch's actions, not {tuple(noise.shape)}")
         denoiser = self.denoiser
         return denoiser.executable(self._sample(denoiser, batch, noise, steps, {}))
 
@@ -114,6 +119,7 @@ class Hybrid(nn.Module):
 
         Raises:
             UserError: an objective that was named generates nothing, or there is no noise for one.
+            ValueError: a value that has not one row for each token of its stream.
         """
         generating = {name: objective for name, objective in self.objectives.items() if isinstance(objective, Denoiser)}
         for asked in (name, *given, *noise):
@@ -122,9 +128,9 @@ class Hybrid(nn.Module):
         streams: dict[str, Stream] = {}
         for other, objective in generating.items():
             if other in given:
-                streams |= objective.embed(given[other], torch.ones(len(batch), device=batch.state.device), batch)
+                streams |= shown(objective, given[other], torch.ones(len(batch), device=batch.state.device), batch)
             elif other in noise and other != name:
-                streams |= objective.embed(noise[other], torch.zeros(len(batch), device=batch.state.device), batch)
+                streams |= shown(objective, noise[other], torch.zeros(len(batch), device=batch.state.device), batch)
             elif other != name and not objective.standing(batch):
                 raise UserError(f"{other} is neither given nor is there noise for it")
         return self._sample(generating[name], batch, noise[name], steps, streams)
@@ -138,6 +144,7 @@ class Hybrid(nn.Module):
 
         Raises:
             UserError: the names are not those of the generating objectives.
+            ValueError: noise that has not one row for each token of its stream.
         """
         generating = {name: objective for name, objective in self.objectives.items() if isinstance(objective, Denoiser)}
         if noise.keys() != generating.keys():
@@ -152,10 +159,10 @@ class Hybrid(nn.Module):
             return {name: part.unflatten(1, shapes[name]) for name, part in zip(generating, packed.split(sizes, dim=1), strict=True)}
 
         def predict(packed: Tensor, clock: Tensor) -> Tensor:
-            shown = dict(streams)
+            everything = dict(streams)
             for name, value in apart(packed).items():
-                shown |= generating[name].embed(value, clock, batch)
-            hidden = self.trunk(shown)
+                everything |= shown(generating[name], value, clock, batch)
+            hidden = self.trunk(everything)
             return torch.cat([objective.read(hidden, batch).flatten(1) for objective in generating.values()], dim=1)
 
         start = torch.cat([noise[name].flatten(1) for name in generating], dim=1)
@@ -169,7 +176,10 @@ class Hybrid(nn.Module):
         memory = self.trunk.remember(streams.pop("observation")) if self.trunk.remembers else None
 
         def predict(noisy: Tensor, clock: Tensor) -> Tensor:
-            return denoiser.read(self.trunk({**streams, **denoiser.embed(noisy, clock, batch)}, memory=memory), batch)
+            prediction = denoiser.read(self.trunk({**streams, **denoiser.embed(noisy, clock, batch)}, memory=memory), batch)
+            if prediction.shape != noisy.shape:
+                raise ValueError(f"this objective predicts {tuple(prediction.shape)}: noise of {tuple(noisy.shape)} is no start for it")
+            return prediction
 
         return denoiser.sample(predict, noise, steps)
 
@@ -188,3 +198,17 @@ class Hybrid(nn.Module):
         for objective in self.objectives.values():
             objective.strip()
         return self
+
+
+def shown(objective: Denoiser, value: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:
+    """The streams of a value (B, N, X) of a generating objective at a clock (B,).
+
+    Raises:
+        ValueError: the value has not one row for each token, so that the objective has repeated it.
+    """
+    streams = objective.embed(value, clock, batch)
+    tokens = streams[objective.stream].tokens
+    if value.shape[:2] != tokens.shape[:2]:
+        windows, rows = tokens.shape[:2]
+        raise ValueError(f"the stream {objective.stream!r} has {windows} windows of {rows} rows, it was given {tuple(value.shape)}")
+    return streams

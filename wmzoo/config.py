@@ -1,6 +1,6 @@
 """What is an arm made of?  A tree of frozen dataclasses: built, printed, overridden, saved as YAML and read back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from math import inf
@@ -133,10 +133,10 @@ RANGES = {
 
 
 def check(arm: Experiment) -> None:
-    """Are the numbers of the arm possible, and are the stages it names its own?
+    """Are the numbers of the arm possible, and are the stages it names its own and of its size?
 
     Raises:
-        UserError: one is out of its range, or a stage is not there.
+        UserError: one is out of its range, or a stage is not there or of another size.
     """
     from_stages(arm, dict.fromkeys(arm.stages, Path()))
     for i, stage in enumerate(arm.stages.values()):
@@ -155,6 +155,83 @@ def check(arm: Experiment) -> None:
     chunk = arm.data.horizon + needs_of(arm).first_action
     if arm.play.execute > chunk:
         raise UserError(f"--play.execute {arm.play.execute} is more than the {chunk} actions of a chunk that lie ahead")
+    check_starts(arm)
+
+
+def check_starts(arm: Experiment) -> None:
+    """Does every part fit the stage that it starts from?  Found out before that stage is trained.
+
+    A part is compared with the one of its class in the stage; what changes no tensor (`frozen`, `state_blind`) may differ.
+
+    Raises:
+        UserError: a tensor has another shape there, with the options that would make it the same.
+    """
+    for owner, user in (("", arm), *((f"stages.{name}", stage) for name, stage in arm.stages.items())):
+        for place, part in parts(replace(user, stages={}), owner):
+            kind, _, name = str(getattr(part, "weights", "")).partition(":")
+            if kind == "stage" and not isinstance(part, Experiment):
+                twins = [twin for twin in parts(replace(arm.stages[name], stages={}), f"stages.{name}") if type(twin[1]) is type(part)]
+                _same_shapes(place, part, twins, lambda part, user=user: _shapes(part.build(_any_sizes(user))))
+    kind, _, name = arm.start.partition(":")
+    if kind == "stage":
+        bare, stage = (replace(e, objectives={}, data=arm.data, stages={}) for e in (arm, arm.stages[name]))
+        same = {f.name: getattr(bare, f.name) for f in fields(bare) if f.name not in ("shape", "trunk", "observer")}
+        _same_shapes("", bare, [(f"stages.{name}", replace(stage, **same))], lambda bare: _shapes(build(bare, _any_sizes(bare))))
+
+
+def _same_shapes(place: str, part: Any, twins: list[tuple[str, Any]], shapes: Callable[[Any], dict[str, torch.Size]]) -> None:
+    """Raise unless one of the twins has the shapes of `part`, and its heads: these change no tensor, and what is computed from it."""
+
+    def other(field_: str, value: Any) -> bool:
+        try:
+            return _is_heads(field_) or shapes(with_fields(part, {field_: value})) != shapes(part)
+        except UserError:  # not possible alone: a width without the heads that divide it
+            return True
+
+    wrong: list[tuple[str, str, Any, Any]] = []
+    with torch.device("meta"):
+        for where, twin in twins:
+            apart = list(differences(part, twin))
+            if not apart or (shapes(twin) == shapes(part) and not any(_is_heads(field_) for field_, _, _ in apart)):
+                return
+            wrong = [(where, field_, ours, theirs) for field_, ours, theirs in apart if other(field_, theirs)]
+    if wrong:
+        where, field_, ours, theirs = wrong[0]
+        told = f"{field_} is {'another class' if is_dataclass(ours) else f'{ours} here, {theirs} there'}"
+        options = [f"--{at}.{name} {_words(value)}".replace("_", "-") for at, name, value, _ in wrong if not is_dataclass(value)]
+        todo = f"add {' '.join(options)}" if options else f"give {where}.{field_} the class of {f'{place}.{field_}'.strip('.')}"
+        raise UserError(f"{place or 'this arm'} cannot start from {where}, which has another size: {told}; {todo}")
+
+
+def _is_heads(field_: str) -> bool:
+    return field_.rpartition(".")[2] == "heads"
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def parts(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dataclass of a tree with its dotted name."""
+    if is_dataclass(tree):
+        yield path, tree
+    inside = {f.name: getattr(tree, f.name) for f in fields(tree)} if is_dataclass(tree) else tree if isinstance(tree, dict) else {}
+    for name, part in inside.items():
+        yield from parts(part, f"{path}.{name}".strip("."))
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields, by dotted name, in which two trees differ, with both values; where weights come from is none of them."""
+    if is_dataclass(ours) and type(ours) is type(theirs):
+        for f in fields(ours):
+            if f.name != "weights":
+                yield from differences(getattr(ours, f.name), getattr(theirs, f.name), f"{path}.{f.name}".strip("."))
+    elif ours != theirs:
+        yield path, ours, theirs
 
 
 def _there(weights: str) -> str:
@@ -177,7 +254,12 @@ def needs_of(arm: Experiment) -> Needs:
     They are built on the meta device for this one question, so nothing is allocated.
     """
     with torch.device("meta"):
-        return build(arm, sizes_for(arm, action=1, state=1, views=1, history=1)).needs()
+        return build(arm, _any_sizes(arm)).needs()
+
+
+def _any_sizes(arm: Experiment) -> Sizes:
+    """Before the data has been opened."""
+    return sizes_for(arm, action=1, state=1, views=1, history=1)
 
 
 def build(arm: Experiment, sizes: Sizes) -> Hybrid:
@@ -241,14 +323,14 @@ def for_stage(stage: Experiment, arm: Experiment) -> Experiment:
     return replace(stage, data=replace(stage.data, **same))
 
 
-def with_weights(part: Any, change: Callable[[str], str]) -> Any:
-    """The same tree with every `weights: str` changed."""
+def with_weights(part: Any, change: Callable[[str], str], field_: str = "weights") -> Any:
+    """The same tree with every `weights: str`, or text field of another name, changed."""
     if is_dataclass(part) and not isinstance(part, type):
         values = {f.name: getattr(part, f.name) for f in fields(part)}
-        kept = {k: change(v) if k == "weights" and isinstance(v, str) else with_weights(v, change) for k, v in values.items()}
+        kept = {k: change(v) if k == field_ and isinstance(v, str) else with_weights(v, change, field_) for k, v in values.items()}
         return replace(part, **kept)
     if isinstance(part, dict):
-        return {key: with_weights(item, change) for key, item in part.items()}
+        return {key: with_weights(item, change, field_) for key, item in part.items()}
     return part
 
 
@@ -276,8 +358,12 @@ def with_fields(part: Any, changes: Mapping[str, Any], where: str = "") -> Any:
 
 
 def self_contained(arm: Experiment) -> Experiment:
-    """The arm with fresh weights everywhere and no stages: for an export, whose own file holds all weights."""
-    return with_weights(replace(arm, stages={}, start="none"), lambda _: "none")
+    """The arm with fresh weights everywhere and no stages: for an export, whose own file holds all weights.
+
+    VGG's file, which measures and is no part of them, is not asked for elsewhere.
+    """
+    alone = with_weights(replace(arm, stages={}, start="none"), lambda _: "none")
+    return with_weights(alone, lambda told: told if told in ("auto", "features", "none") else "features", "perceptual")
 
 
 def from_stages(arm: Experiment, runs: Mapping[str, Path | str]) -> Experiment:

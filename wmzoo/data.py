@@ -191,7 +191,7 @@ class Windows:
         action = np.zeros((n, horizon, self.action_size), np.float32)
         mask = np.zeros(action.shape, bool)
         has_future = np.zeros(offset.shape, bool)
-        for i, (row, (dy, dx)) in enumerate(zip(rows, shifts, strict=False)):
+        for i, (row, (dy, dx)) in enumerate(zip(rows, shifts, strict=True)):
             episode, now = row.episode, row.now
             for j in range(needs.history):
                 past = max(0, now - needs.history + 1 + j)

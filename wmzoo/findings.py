@@ -15,7 +15,19 @@ from .config import Experiment
 from .files import read_json
 from .flops import counted
 from .launch import State
-from .stats import corrected, hierarchical, holm, interquartile_mean, paired, pooled, probability_of_improvement, verdict, wilson
+from .stats import (
+    CAUTION,
+    SEEDS,
+    corrected,
+    hierarchical,
+    holm,
+    interquartile_mean,
+    paired,
+    pooled,
+    probability_of_improvement,
+    verdict,
+    wilson,
+)  # fmt: skip
 from .study import Job, Plan
 
 
@@ -162,12 +174,12 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
     return Findings(plan.name, plan.study.question, plan.study.baseline, tuple(lines), dict(failed), dict(state))
 
 
-def played(job: Job) -> dict[str, np.ndarray]:
-    """Successes of a cell on the study's handles, by task; nothing where nothing plays."""
-    path = job.folder / "eval.json"
-    if "play" not in job.measures or not path.exists():
+def played(job: Job, count: int = 0, result: str = "eval.json") -> dict[str, np.ndarray]:
+    """Successes of a cell on the study's handles, or on the first `count` of each task, by task; nothing where nothing plays."""
+    path = job.folder / result
+    if not {"play", "shift"} & set(job.measures) or not path.exists():
         return {}
-    handles = [h for h in read_json(path, "an evaluated run")["handles"] if h["seed"] < job.handles]
+    handles = [h for h in read_json(path, "an evaluated run")["handles"] if h["seed"] < (count or job.handles)]
     names = dict.fromkeys(h["task"] for h in handles)
     ordered = sorted(handles, key=lambda h: h["seed"])
     return {name: np.array([h["success"] for h in ordered if h["task"] == name], float) for name in names}
@@ -188,7 +200,7 @@ def rated(cube: np.ndarray) -> Rate:
 def compared(
     plan: Plan, grouped: Mapping[tuple[str, str], Sequence[Job]], outcomes: Mapping[Path, dict[str, np.ndarray]]
 ) -> dict[tuple[str, str], Gap]:
-    """Every row against the baseline in its own setting, all corrected together; those of a single seed among themselves."""
+    """Every row against the baseline in its own setting, all corrected together; those of too few seeds among themselves."""
     pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
     for (setting, label), jobs in grouped.items():
         base = {job.about[2]: outcomes.get(job.folder, {}) for job in grouped.get((setting, plan.study.baseline), ())}
@@ -197,8 +209,8 @@ def compared(
             ours, theirs = (np.stack([np.stack(list(pair[i].values())) for pair in both]) for i in (0, 1))
             pairs[setting, label] = ours, theirs
     found = {}
-    for single in (False, True):  # what one seed says is no test of a method, and does not make the others stricter
-        family = {key: pair for key, pair in pairs.items() if (len(pair[0]) == 1) == single}
+    for few in (False, True):  # what one or two seeds say is no test of a method, and does not make the others stricter
+        family = {key: pair for key, pair in pairs.items() if (len(pair[0]) < SEEDS) == few}
         estimates = [paired(ours - theirs) for ours, theirs in family.values()]
         adjusted = holm([estimate.p for estimate in estimates])
         for (key, (ours, theirs)), estimate, (low, high), p in zip(family.items(), estimates, corrected(estimates), adjusted, strict=True):
@@ -235,7 +247,7 @@ def sentence(line: Line, baseline: str) -> str:
         return f"{line.label}{place}: nothing to compare yet."
     gap, handles = line.gap, line.gap.n // line.gap.seeds
     runs = f"{gap.seeds} training seed{'s' * (gap.seeds > 1)} x {handles} handles"
-    caution = "" if gap.seeds >= 3 else "; with fewer than three seeds this is about these networks, not about the method"
+    caution = "" if gap.seeds >= SEEDS else f"; {CAUTION}"
     told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
     word = verdict(gap.low, gap.high)
     return f"{line.label}{place} is {word} {'from' if word.startswith('not') else 'than'} {baseline} at n = {runs}: {told}{caution}."

@@ -3,28 +3,43 @@
     holds                 every comparison's interval lies above 0
     fails                 one lies below 0
     not distinguishable   neither
-    not run               a cell is missing; untested: no study tests it
+    too few seeds         fewer than three of one of its rows
+    unfinished, not run   some, or all, of its rows are missing; untested: no study tests it
 Intervals are of paired differences (same seeds, same handles or windows), corrected by Holm within the claim; what is counted has none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from . import registry
-from .compare import nearer
+from .compare import measured, nearer, sampled
 from .config import Scale
 from .files import read_json
 from .findings import played
-from .report import Table
-from .stats import Estimate, by_episode, corrected, crossed, paired
-from .study import Job, missing_data, planned, restricted, study
+from .stats import SEEDS, Estimate, by_episode, corrected, paired
+from .study import Job, Plan, missing_data, planned, restricted, study
+from .tables import Table
 
 Measure = Literal["success", "few less many", "l1", "GFLOP", "order", "probe"]
 MARK = "claims"
+
+
+class Found(NamedTuple):
+    """A comparison.
+
+    Attributes:
+        estimate: ours less theirs, where more is better for us.
+        n: what it rests on, in words.
+        seeds: of training.
+    """
+
+    estimate: Estimate
+    n: str
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -85,18 +100,28 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     few = restricted(study(claim.study, scale), (), (claim.ours, *claim.theirs))
     if missing_data(few, scale, {}):
         return Judged(claim, "", "", "not run")
+    return against(claim, planned(claim.study, few, runs, scale, {}))
+
+
+def against(claim: Claim, plan: Plan) -> Judged:
+    """A claim against the cells of its study."""
     cells: dict[tuple[str, str], list[Job]] = {}
-    for job in planned(claim.study, few, runs, scale, {}).cells:
+    for job in plan.cells:
         cells.setdefault((job.about[0], job.about[1]), []).append(job)
     return concluded(claim, {label: compared(claim, cells, label) for label in claim.theirs or ("",)})
 
 
-def concluded(claim: Claim, pairs: Mapping[str, tuple[Estimate, str] | None]) -> Judged:
+def of_study(plan: Plan) -> list[Judged]:
+    """The claims that a study tests, against the rows and settings of it that were asked for."""
+    return [against(claim, plan) for claim in claims() if claim.study == plan.name]
+
+
+def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
     """What the comparisons of a claim say together; one that fails decides, one that is missing leaves it unfinished."""
     there = {label: pair for label, pair in pairs.items() if pair is not None}
     if not there:
         return Judged(claim, "", "", "not run")
-    estimates = [estimate for estimate, _ in there.values()]
+    estimates = [pair.estimate for pair in there.values()]
     ends = corrected(estimates)
     told = []
     for label, estimate, (low, high) in zip(there, estimates, ends, strict=True):
@@ -104,9 +129,11 @@ def concluded(claim: Claim, pairs: Mapping[str, tuple[Estimate, str] | None]) ->
         told.append(f"{f'{label}: ' * (len(pairs) > 1)}{estimate.mean:+.3g} {sure}")
     told += [f"{label}: not run" for label in pairs if label not in there]
     verdict = word(ends)
-    if len(there) < len(pairs) and verdict != "fails":
+    if min(pair.seeds for pair in there.values()) < SEEDS:
+        verdict = "too few seeds"
+    elif len(there) < len(pairs) and verdict != "fails":
         verdict = "unfinished"
-    return Judged(claim, "; ".join(told), next(iter(there.values()))[1], verdict)
+    return Judged(claim, "; ".join(told), next(iter(there.values())).n, verdict)
 
 
 def word(ends: Sequence[tuple[float, float]]) -> str:
@@ -116,7 +143,7 @@ def word(ends: Sequence[tuple[float, float]]) -> str:
     return "holds" if all(low > 0 for low, _ in ends) else "not distinguishable"
 
 
-def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: str) -> tuple[Estimate, str] | None:
+def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: str) -> Found | None:
     """Ours less theirs on the seeds that both have, and what that rests on; None where fewer than two seeds do.
 
     Args:
@@ -133,53 +160,57 @@ def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: st
 Rows = Sequence[Sequence[Job]]  # cells of each row, of the same seeds
 
 
-def successes(rows: Rows) -> tuple[Estimate, str]:
+def successes(rows: Rows) -> Found:
     """Of ours less theirs; of four rows the first difference less the second."""
     cubes = [np.stack([np.stack(list(played(job).values())) for job in jobs]) for jobs in rows]
     gap = cubes[0] - cubes[1] if len(cubes) == 2 else (cubes[0] - cubes[1]) - (cubes[2] - cubes[3])
-    return paired(gap), f"{len(gap)} seeds x {gap[0].size} handles"
+    return Found(paired(gap), f"{len(gap)} seeds x {gap[0].size} handles", len(gap))
 
 
-def errors(rows: Rows) -> tuple[Estimate, str] | None:
-    """Their error in the shared feature space less ours, a chunk ahead."""
-    ours, theirs = ([dict(np.load(job.folder / "world.npz")) for job in jobs] for jobs in rows)
+def errors(rows: Rows) -> Found | None:
+    """Their error in the shared feature space less ours, a chunk ahead; of autoencoders, which are told the future, in their own."""
+    stored: list[list[Mapping[str, np.ndarray]]] = []
+    for jobs in rows:
+        told = any(read_json(job.folder / "world.json", "a measured world model")["kind"] == "autoencoder" for job in jobs)
+        stored.append([dict(np.load(job.folder / "world.npz")) if told else measured(job.folder).stored for job in jobs])
     ahead = rows[0][0].arm.data.horizon
-    ways = [f"{way}/{ahead}/{place}l1" for way in ("prediction", "own latent") for place in ("space ", "")]
-    keys = [next((way for way in ways if all(way in stored for stored in each)), "") for each in (theirs, ours)]
-    if not all(keys):
+    ways = [f"{way}/{ahead}/l1" for way in ("prediction", "own latent", "no latent")]
+    ours, theirs = (next((way for way in ways if all(way in one for one in each)), "") for each in stored)
+    if not ours or not theirs:
         return None
-    told = f"{len(ours)} seeds x {len(ours[0]['episode'])} windows of {len(np.unique(ours[0]['episode']))} episodes"
-    return nearer(list(zip(theirs, ours, strict=True)), *keys), told
+    episode = stored[0][0]["episode"]
+    n = f"{len(stored[0])} seeds x {len(episode)} windows of {len(np.unique(episode))} episodes"
+    return Found(nearer(list(zip(stored[1], stored[0], strict=True)), theirs, ours), n, len(stored[0]))
 
 
-def operations(rows: Rows) -> tuple[Estimate, str]:
+def operations(rows: Rows) -> Found:
     """Their operations less ours, in billions, of one prediction a chunk ahead; counted, so there is no doubt."""
     ours, theirs = (read_json(jobs[0].folder / "world.json", "a measured world model")["cost"]["GFLOP"] for jobs in rows)
-    return Estimate(theirs - ours, 0.0, 1.0), f"ours {ours:.2f} GFLOP a prediction, encoder apart"
+    return Found(Estimate(theirs - ours, 0.0, 1.0), f"ours {ours:.2f} GFLOP a prediction, encoder apart", SEEDS)
 
 
-def order(rows: Rows) -> tuple[Estimate, str] | None:
+def order(rows: Rows) -> Found | None:
     """How much oftener than by chance, 1 in 5, the half-way frame is nearest to what half a latent is decoded to."""
     stored = [dict(np.load(job.folder / "world.npz")) for job in rows[0]]
     if any("order/decoded" not in each for each in stored):
         return None
     nearest = np.stack([each["order/decoded"] == 0 for each in stored]) - 0.2
-    told = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
-    return crossed(by_episode(nearest, stored[0]["task"], stored[0]["episode"])), told
+    n = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
+    return Found(sampled(by_episode(nearest, stored[0]["task"], stored[0]["episode"])), n, len(stored))
 
 
-def probed(rows: Rows) -> tuple[Estimate, str] | None:
+def probed(rows: Rows) -> Found | None:
     """R^2 of ours less that of theirs; seeds alone are the sample."""
     found = [[read_json(job.folder / "probe.json", "a probed run") for job in jobs] for jobs in rows]
     ours, theirs = (np.array([each["probes"]["latent"]["ridge"]["within"]["mean"]["value"] for each in jobs], float) for jobs in found)
     gap = ours - theirs
     if not np.isfinite(gap).all():
         return None
-    told = f"{len(gap)} seeds, {found[0][0]['validation']['n']} windows of {found[0][0]['validation']['episodes']} episodes each"
-    return Estimate(float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap))), len(gap) - 1), told
+    n = f"{len(gap)} seeds, {found[0][0]['validation']['n']} windows of {found[0][0]['validation']['episodes']} episodes each"
+    return Found(Estimate(float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap))), len(gap) - 1), n, len(gap))
 
 
-MEASURES: dict[Measure, Callable[[Rows], tuple[Estimate, str] | None]] = {
+MEASURES: dict[Measure, Callable[[Rows], Found | None]] = {
     "success": successes,
     "few less many": successes,
     "l1": errors,
@@ -189,7 +220,7 @@ MEASURES: dict[Measure, Callable[[Rows], tuple[Estimate, str] | None]] = {
 }
 
 
-def table(rows: Sequence[Judged], scale: Scale) -> Table:
+def table(rows: Sequence[Judged], scale: Scale | None = None) -> Table:
     """The ledger as a table."""
     lines = []
     for row in rows:
@@ -197,7 +228,8 @@ def table(rows: Sequence[Judged], scale: Scale) -> Table:
         tested = f"{c.study}{', ' * bool(any(c.settings))}{' against '.join(filter(None, c.settings))}" if c.study else "no study"
         lines.append((str(c.number), c.family, c.says, c.paper, tested, row.found or "-", row.n or "-", row.verdict))
     head = ("", "family", "claim", "the paper's figures", "study", "ours: difference, 95%", "n", "verdict")
-    return Table("claims", head, tuple(lines), f"Scale: {scale}.  Intervals of paired differences, corrected by Holm within a claim.")
+    where = f"Scale: {scale}.  " if scale else ""
+    return Table("claims", head, tuple(lines), f"{where}Intervals of paired differences, corrected by Holm within a claim.")
 
 
 def known(runs: Path, scale: Scale) -> list[Judged]:

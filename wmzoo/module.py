@@ -92,7 +92,7 @@ class ZooModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.hybrid.after_step()
         if self.average is not None:
-            self.average.update(self.hybrid, self.global_step)
+            self.average.update(self.hybrid, self.global_step + 1)  # Lightning counts this step when the hook has returned
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         # Lightning's own clipping refuses the fused optimiser under autocast
@@ -114,11 +114,16 @@ class ZooModule(L.LightningModule):
             self.average.values = checkpoint["average"]
 
 
-class Average:
-    """The exponential moving average of a network's parameters, which is what plays.
+def ema_decay(update: int, limit: float) -> float:
+    """How much of the average is kept at an update (1 is the first): 0, 0, 1 - 2^-0.75, 1 - 3^-0.75, ..., at most `limit`.
 
-    decay(step) = min(limit, 1 - (1 + step)^-0.75), as in Diffusion Policy: young averages forget quickly.
+    As in Diffusion Policy (arXiv:2303.04137), whose code counts from its second update.  No unit.
     """
+    return min(limit, 1 - max(1, update - 1) ** -0.75)
+
+
+class Average:
+    """The exponential moving average of a network's parameters, which is what plays; young averages forget quickly (`ema_decay`)."""
 
     def __init__(self, network: nn.Module, limit: float) -> None:
         self.limit = limit
@@ -127,7 +132,7 @@ class Average:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move the average toward the network's parameters after optimiser step number `step` (1 is the first)."""
-        decay = min(self.limit, 1 - (1 + step) ** -0.75)
+        decay = ema_decay(step, self.limit)
         current = dict(network.named_parameters())
         targets = [current[name] for name in self.values]
         if targets[0].device != next(iter(self.values.values())).device:

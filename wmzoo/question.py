@@ -19,7 +19,8 @@ class Stream:
         clock: zoo time (0 noise, 1 data), one per window or one per token; the name of another stream shares its clock;
             None is clean, which is the same as a clock of 1.
         keep: False marks padding, which nobody attends to; None keeps every token.
-        blind: streams that these tokens may not attend to.
+        blind: streams that these tokens may not attend to; streams without a clock may then not attend to them either, so that
+            none of them passes on what it sees.
         frame: the frame each token belongs to; tokens then attend only to their own stream's frames up to their own.
         read: False promises that nobody reads these tokens after the last block; a trunk need not compute what only they would need.
     """
@@ -55,10 +56,18 @@ class Score:
     Attributes:
         value: the loss of each window; where it does not count it may be anything, even NaN.
         weight: True or False, or a number such as the count of valid elements (GR00T's reduction).
+
+    Raises:
+        ValueError: value and weight are not both (B,); nothing is broadcast.
     """
 
     value: Float[Tensor, "B"]
     weight: Bool[Tensor, "B"] | Float[Tensor, "B"]
+
+    def __post_init__(self) -> None:
+        if self.value.ndim != 1 or self.value.shape != self.weight.shape:
+            shapes = f"a value {tuple(self.value.shape)} with a weight {tuple(self.weight.shape)}"
+            raise ValueError(f"a score has one value and one weight for each window, not {shapes}")
 
     @checked
     def mean(self) -> Float[Tensor, ""]:

@@ -1,12 +1,11 @@
 """Which arm is better, by how much, how sure is that, and at what cost?  One page that opens from the disk, and its tables as text.
 
 runs/studies/NAME/report.html                       everything inside: pictures, films, styles; no request leaves the page
-runs/studies/NAME/{success,differences,worlds,cost,cells}.{md,tex,csv}
-runs/studies/NAME/plan.json                         what the study consists of
+runs/studies/NAME/{success,differences,worlds,claims,cost,cells}.{md,tex,csv}
+runs/studies/NAME/asked.json                        the options of the command that was given last
 """
 
 import base64
-import csv
 import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +21,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from . import __version__, compare, registry
+from . import __version__, compare, ledger, registry
 from .errors import UserError
 from .files import read_json, text_hash, write_atomically, write_between
-from .findings import Findings, Line, Rate, curves, find, sentence
+from .findings import Findings, Line, Rate, curves, find, played, sentence
 from .launch import State
 from .probe import table as probe_table
-from .stats import verdict, wilson
-from .study import Job, Plan
+from .stats import SEEDS, verdict, wilson
+from .study import Plan
+from .tables import Table
 from .tasks import every_shift
 
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
@@ -38,49 +38,6 @@ NOTES = {
     "IQM: interquartile mean over seeds and tasks; its interval is a bootstrap, which is too narrow with few seeds.",
     "differences": "Paired by training seed and handle; intervals and p are corrected by Holm",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report in whatever form it is written.
-
-    Attributes:
-        name: of its files.
-        head: of the columns.
-        rows: cells as text.
-        note: what the columns mean.
-    """
-
-    name: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-    @property
-    def markdown(self) -> str:
-        lines = [self.head, tuple("---" for _ in self.head), *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + f"\n\n{self.note}\n"
-
-    @property
-    def latex(self) -> str:
-        def escaped(text: str) -> str:
-            return "".join({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}.get(c, c) for c in text)
-
-        lines = [" & ".join(map(escaped, line)) + r" \\" for line in (self.head, *self.rows)]
-        body = "\n".join([lines[0], r"\midrule", *lines[1:]])
-        return f"\\begin{{tabular}}{{{'l' * len(self.head)}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
-
-    @property
-    def csv(self) -> str:
-        written = io.StringIO()
-        csv.writer(written, lineterminator="\n").writerows([self.head, *self.rows])
-        return written.getvalue()
-
-
-def saved(path: Path, note: str) -> Table:
-    """The table that was written to a CSV file."""
-    head, *rows = list(csv.reader(io.StringIO(path.read_text())))
-    return Table(path.stem, tuple(head), tuple(tuple(row) for row in rows), note)
 
 
 def place(line: Line) -> str:
@@ -124,12 +81,12 @@ def differences(found: Findings) -> Table:
         gap = line.gap
         told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
         pairs = f"{gap.seeds} seeds x {gap.n // gap.seeds} handles"
-        word = verdict(gap.low, gap.high) if gap.seeds > 1 else f"{verdict(gap.low, gap.high)}, these two networks"
+        word = f"{verdict(gap.low, gap.high)}{', these networks' * (gap.seeds < SEEDS)}"
         rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
     gaps = [line.gap for line in found.lines if line.gap is not None]
-    single = sum(gap.seeds == 1 for gap in gaps)
-    apart = f", {single} of a single seed among themselves" if single else ""
+    few = sum(gap.seeds < SEEDS for gap in gaps)
+    apart = f", {few} of fewer than three seeds among themselves" if few else ""
     note = f"{NOTES['differences']} for {len(gaps)} comparisons{apart}."
     return Table("differences", head, tuple(rows), note)
 
@@ -175,13 +132,20 @@ def shifts(found: Findings) -> Table:
             good, n = sum(r["all"]["successes"] for r in results), sum(r["all"]["n"] for r in results)
             low, high = wilson(good, n) if n else (0.0, 0.0)
             told.append(f"{good}/{n} [{low:.2f}, {high:.2f}]" if n else "not run")
-        rows.append((line.label, line.setting or "-", interval(line.rate), *told))
-    note = "Each change by itself, at strengths 1 to 3; Wilson's intervals, which do not know of seeds.  `unchanged` is the rate above."
+        plain = [played(job, job.shifted) for job in line.done]
+        good, n = (int(sum(f(row) for table in plain for row in table.values())) for f in (np.sum, np.size))
+        low, high = wilson(good, n) if n else (0.0, 0.0)
+        rows.append((line.label, line.setting or "-", f"{good}/{n} [{low:.2f}, {high:.2f}]" if n else "not run", *told))
+    note = "Each change by itself, at strengths 1 to 3, and none, all from the same start states; Wilson's intervals, blind to seeds."
     return Table("shift", ("arm", "setting", "unchanged", *names), tuple(rows), note)
 
 
-def foresight(summary: Mapping[str, Any], name: str, title: str) -> Table:
-    """A comparison of world models as a table: one line for a model and a horizon, the copy of the present first."""
+def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mapping[str, str] | None = None) -> Table:
+    """A comparison of world models as a table: one line for a model and a horizon, the copy of the present first.
+
+    Args:
+        missing: what has not been run, by row.
+    """
     rows = []
     for ahead, copy in summary["copy"].items():
         rows.append(
@@ -192,31 +156,35 @@ def foresight(summary: Mapping[str, Any], name: str, title: str) -> Table:
             skill = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**seen["skill"])
             found, psnr, ssim, lpips = (seen[key]["mean"] if key in seen else None for key in ("found", "psnr", "ssim", "lpips"))
             less = "{mean:+.3f} [{low:+.3f}, {high:+.3f}], {verdict}".format(**seen["less"]) if "less" in seen else ""
-            less += ", these two networks" if less and seen["less"]["seeds"] == 1 else ""
+            less += ", these networks" if less and seen["less"]["seeds"] < SEEDS else ""
             told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), number(psnr), number(ssim, 3), number(lpips, 3))
             cost = row["cost"]
             price = (f"{row['listens']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
-            rows.append((arm, ", ".join(map(str, row["seeds"])), ahead, *told, *price))
+            waiting = (missing or {}).get(arm, "")
+            seeds = ", ".join(map(str, row["seeds"])) + (f" ({waiting})" if waiting else "")
+            decoder = row["decoder"][ahead]
+            rows.append((arm, seeds, ahead, *told, number(decoder["ssim"], 3), number(decoder["l1"], 4), *price))
+    rows += [(arm, f"not run ({waiting})") for arm, waiting in (missing or {}).items() if arm not in summary["arms"]]
     head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", f"error less {summary['baseline']}, 95%",
-            "own future of 64", "PSNR", "SSIM", "LPIPS",
+            "own future of 64", "PSNR", "SSIM", "LPIPS", "its decoder with the true tokens: SSIM", "and feature error",
             "skill lost with another's actions", "GFLOP", "ms", "parameters")  # fmt: skip
-    there = {ahead: ssim for ahead, ssim in summary["decoder"].items() if ssim is not None}
-    decoder = f"  The decoder with the true tokens: SSIM {', '.join(f'{s:.3f} at {a}' for a, s in there.items())}." if there else ""
     place_ = f"{title}: " if title else ""
     note = (
         f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and "
         "training seeds, differences paired by both, corrected by Holm over models and horizons."
-        f"{decoder}  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart."
+        "  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart."
     )
     return Table(name, head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
 
 
-def tables(found: Findings, foreseen: Sequence["Worlds"] = ()) -> list[Table]:
-    """Success only where something is played, world models only where something is foreseen."""
+def tables(found: Findings, foreseen: Sequence["Worlds"] = (), claimed: Sequence[ledger.Judged] = ()) -> list[Table]:
+    """Success only where something is played, world models only where something is foreseen, claims where the study tests any."""
     shifted = any("shift" in job.measures for line in found.lines for job in line.jobs)
-    played = [success(found), differences(found)] if any(map(plays, found.lines)) else []
+    success_ = [success(found), differences(found)] if any(map(plays, found.lines)) else []
     compared = [world.table for world in foreseen if world.table]
-    return [*played, *compared, *([shifts(found)] if shifted else []), costs(found), cells(found)]
+    told = [shifts(found)] if shifted else []
+    told += [ledger.table(claimed)] if claimed else []
+    return [*success_, *compared, *told, costs(found), cells(found)]
 
 
 def plays(line: Line) -> bool:
@@ -227,11 +195,11 @@ def plays(line: Line) -> bool:
 def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[Path, str]) -> Path:
     """Write the report with what there is, and return the page."""
     folder, found = runs / "studies" / plan.name, find(plan, state, failed)
-    foreseen = worlds(found, folder)
-    for table in tables(found, foreseen):
+    foreseen, claimed = worlds(found, folder), ledger.of_study(plan)
+    for table in tables(found, foreseen, claimed):
         for suffix, text in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
             write_atomically(folder / f"{table.name}.{suffix}", lambda draft, text=text: draft.write_text(text))
-    page, drawn = render(plan, found, foreseen, runs)
+    page, drawn = render(plan, found, foreseen, claimed, runs)
     for name, picture in drawn.items():
         write_atomically(folder / f"{name}.png", lambda draft, picture=picture: draft.write_bytes(picture))
     write_atomically(folder / "report.html", lambda draft: draft.write_text(page))
@@ -262,7 +230,9 @@ def with_few_colours(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB").quantize(256)
 
 
-def render(plan: Plan, found: Findings, foreseen: Sequence["Worlds"], runs: Path) -> tuple[str, dict[str, bytes]]:
+def render(
+    plan: Plan, found: Findings, foreseen: Sequence["Worlds"], claimed: Sequence[ledger.Judged], runs: Path
+) -> tuple[str, dict[str, bytes]]:
     """The page, and its pictures for other pages."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     shown = [line for line in found.lines if line.rate is not None]
@@ -280,7 +250,7 @@ def render(plan: Plan, found: Findings, foreseen: Sequence["Worlds"], runs: Path
         verdicts=[sentence(line, found.baseline) for line in found.lines if line.label != found.baseline and plays(line)],
         best=headline(found),
         pictures={name: picture for name, picture in pictures.items() if picture},
-        tables=tables(found, foreseen),
+        tables=tables(found, foreseen, claimed),
         arms=definitions(plan),
         films=films(found),
         worlds=foreseen,
@@ -299,9 +269,9 @@ def headline(found: Findings) -> str:
         return f"{done}."
     if not gaps:
         return f"{done}; nothing can be compared yet."
-    many = [line for line in gaps if line.gap and line.gap.seeds > 1]
+    many = [line for line in gaps if line.gap and line.gap.seeds >= SEEDS]
     if not many:
-        return f"{done}, one training seed of each: the differences are those of single networks and say nothing of the methods yet."
+        return f"{done}, fewer than three training seeds of each: differences are of these networks and say nothing of the methods yet."
     sure = [line for line in many if line.gap and (line.gap.low > 0 or line.gap.high < 0)]
     if not sure:
         return f"{done}. No arm is distinguishable from {found.baseline} at this n."
@@ -350,19 +320,21 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def forest(axes: Axes, found: Findings) -> None:
-    """Paired differences with corrected intervals; of a single seed hollow and without a verdict's colour."""
+    """Paired differences with corrected intervals; of too few seeds hollow and without a verdict's colour."""
     lines = [line for line in found.lines if line.gap is not None]
     axes.axvline(0, color="grey", lw=1)
     for i, line in enumerate(lines):
         gap = line.gap
         assert gap is not None
-        colour = "C7" if gap.seeds == 1 or gap.low <= 0 <= gap.high else "C2" if gap.low > 0 else "C3"
+        colour = "C7" if gap.seeds < SEEDS or gap.low <= 0 <= gap.high else "C2" if gap.low > 0 else "C3"
         axes.plot([gap.low, gap.high], [i, i], color=colour, lw=2)
-        axes.plot(gap.mean, i, "o", color=colour, fillstyle="none" if gap.seeds == 1 else "full")
+        axes.plot(gap.mean, i, "o", color=colour, fillstyle="none" if gap.seeds < SEEDS else "full")
     labels = [place(line) for line in lines]
     reach = max(0.3, min(1.0, 1.1 * max(max(abs(line.gap.low), abs(line.gap.high)) for line in lines if line.gap)))
     axes.set(yticks=range(len(lines)), yticklabels=labels, xlim=(-reach, reach))
-    axes.set_xlabel(f"success less {found.baseline}; 95% intervals, corrected by Holm\nhollow: one seed, so of single networks")
+    axes.set_xlabel(
+        f"success less {found.baseline}; 95% intervals, corrected by Holm\nhollow: fewer than three seeds, so of these networks"
+    )
     axes.set_ylim(len(lines) - 0.5, -0.5)
 
 
@@ -442,24 +414,29 @@ class Worlds:
 
 def worlds(found: Findings, folder: Path) -> list[Worlds]:
     """One comparison for each feature space and setting."""
-    groups: dict[tuple[str, str, str], list[Job]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[str, Path]]] = {}
+    waiting: dict[str, dict[str, str]] = {}
     for line in found.lines:
+        if "foresee" in line.jobs[0].measures and line.missing:
+            waiting.setdefault(line.setting, {})[line.label] = f"{line.missing} of {len(line.jobs)} seeds missing"
         for job in line.done:
             path = job.folder / "world.json"
             if path.exists() and "foresee" in job.measures:
                 result = read_json(path, "a measured world model")
                 if result["kind"] == "world model":
                     told = compare.scored(result)
-                    groups.setdefault((line.setting, str(told["feature_space"]), text_hash(str(told))), []).append(job)
+                    key = (line.setting, str(told["feature_space"]), text_hash(str(told)))
+                    groups.setdefault(key, []).append((line.label, job.folder))
     shown = []
     for number_, ((setting, _, _), jobs) in enumerate(groups.items(), start=1):
-        name = "worlds" if number_ == 1 else f"worlds-{number_}"
+        name, labels = "worlds" if number_ == 1 else f"worlds-{number_}", [label for label, _ in jobs]
         try:
-            summary = compare.compare([job.folder for job in jobs], folder / name, found.baseline)
+            summary = compare.compare([run for _, run in jobs], folder / name, found.baseline, labels)
         except UserError as error:
             shown.append(Worlds(setting, folder / name, None, wrong=str(error)))
         else:
-            shown.append(Worlds(setting, folder / name, foresight(summary, name, setting), compare.sentences(summary)))
+            table = foresight(summary, name, setting, waiting.get(setting))
+            shown.append(Worlds(setting, folder / name, table, compare.sentences(summary)))
     return shown
 
 

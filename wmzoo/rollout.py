@@ -60,6 +60,7 @@ def play(
     handle: Handle,
     shape: tuple[int, int],
     execute: int,
+    history: int,
     film: list[np.ndarray] | None = None,
 ) -> Played:
     """Play one handle until success or the task's limit.
@@ -67,7 +68,8 @@ def play(
     Args:
         act: (views so far, noise) -> chunk in the task's units.
         shape: of the noise, (horizon, A).
-        execute: actions of a chunk that are carried out before the next look.
+        execute: actions of a chunk that are carried out before the next one.
+        history: views that a chunk is made from, one control step apart as in training; only these are rendered.
         film: where to put a frame for every second step; None renders only when the policy looks.
     """
     task.reset(handle.seed)
@@ -76,8 +78,9 @@ def play(
     steps, solved, chunk = 0, False, np.zeros((0, shape[1]))
     while steps < task.limit and not solved:
         done = steps % execute
-        if done == 0:
+        if done == 0 or done > execute - history:
             views.append(task.look())
+        if done == 0:
             noise = np.random.default_rng((handle.seed, steps)).standard_normal(shape)
             start = time.perf_counter()
             chunk = act(views, noise)
@@ -105,7 +108,8 @@ def _play_one(folder: str, handle: Handle, filmed: bool, shift: str = "") -> tup
     film: list[np.ndarray] | None = [] if filmed else None
     task = _simulator(handle.task, policy.sizes.image, shift)
     shape = (policy.sizes.horizon, policy.sizes.action)
-    outcome = play(lambda views, noise: policy.act(views, task.instruction, noise), task, handle, shape, policy.arm.play.execute, film)
+    execute, history = policy.arm.play.execute, policy.sizes.history
+    outcome = play(lambda views, noise: policy.act(views, task.instruction, noise), task, handle, shape, execute, history, film)
     return outcome, np.stack(film) if film else None
 
 

@@ -9,22 +9,42 @@ from .clock import Field
 from .errors import unknown
 
 
+def slope(field: Field, x: Tensor, clock: Tensor) -> Tensor:
+    """The velocity at a value (B, ...) and a clock (B,).
+
+    Raises:
+        ValueError: the field gives another shape than it was asked at; nothing is broadcast.
+    """
+    v = field(x, clock)
+    if v.shape != x.shape:
+        raise ValueError(f"a velocity has the shape of its value {tuple(x.shape)}, not {tuple(v.shape)}")
+    return v
+
+
 def euler(field: Field, start: Tensor, steps: int) -> Tensor:
-    """Forward Euler at t = 0, 1/K, ..., (K-1)/K; the field is never evaluated at 1."""
+    """Forward Euler at t = 0, 1/K, ..., (K-1)/K; the field is never evaluated at 1.
+
+    Raises:
+        ValueError: as in `slope`.
+    """
     x = start
     for i in range(steps):
-        x = x + field(x, torch.full((len(x),), i / steps, device=x.device)) / steps
+        x = x + slope(field, x, torch.full((len(x),), i / steps, device=x.device)) / steps
     return x
 
 
 def heun(field: Field, start: Tensor, steps: int) -> Tensor:
-    """Heun's second-order rule; the last step is Euler's, since the field has no meaning at 1."""
+    """Heun's second-order rule; the last step is Euler's, since the field has no meaning at 1.
+
+    Raises:
+        ValueError: as in `slope`.
+    """
     x = start
     for i in range(steps):
         now = torch.full((len(x),), i / steps, device=x.device)
-        first = field(x, now)
+        first = slope(field, x, now)
         if i + 1 < steps:
-            first = (first + field(x + first / steps, now + 1 / steps)) / 2
+            first = (first + slope(field, x + first / steps, now + 1 / steps)) / 2
         x = x + first / steps
     return x
 

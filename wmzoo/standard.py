@@ -34,7 +34,7 @@ class Standardiser(nn.Module):
             return
         count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.float64), torch.zeros_like(self.mean, dtype=torch.float64)
         for part in samples:
-            rows = part.flatten(0, part.ndim - self.mean.ndim - 1).double()
+            rows = self._fitting(part).flatten(0, part.ndim - self.mean.ndim - 1).double()
             count, total, squares = count + len(rows), total + rows.sum(dim=0), squares + rows.square().sum(dim=0)
         if count < 2:
             return
@@ -44,9 +44,23 @@ class Standardiser(nn.Module):
         self.deviation.copy_(torch.where(deviation < 1e-6, 1.0, deviation))
 
     def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Standardised."""
-        return (x - self.mean) / self.deviation
+        """Standardised.
+
+        Raises:
+            ValueError: the last dimensions are not those of the statistics.
+        """
+        return (self._fitting(x) - self.mean) / self.deviation
 
     def back(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """As it was."""
-        return x * self.deviation + self.mean
+        """As it was.
+
+        Raises:
+            ValueError: the last dimensions are not those of the statistics.
+        """
+        return self._fitting(x) * self.deviation + self.mean
+
+    def _fitting(self, x: Tensor) -> Tensor:
+        shape = tuple(self.mean.shape)
+        if tuple(x.shape[x.ndim - len(shape) :]) != shape:
+            raise ValueError(f"these statistics are of {shape} numbers, which must be the last dimensions of {tuple(x.shape)}")
+        return x

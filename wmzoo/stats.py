@@ -12,6 +12,9 @@ from scipy.stats import t as student
 
 from .errors import UserError
 
+SEEDS = 3  # training seeds that a word on a method needs, at least
+CAUTION = "with fewer than three seeds this is about these networks, not about the method"
+
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a rate.

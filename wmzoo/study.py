@@ -102,8 +102,10 @@ class Job:
         """Trained and, if it is a cell, measured as asked."""
         if not self.measures:
             return (self.folder / "export" / "policy.json").exists()
-        path = self.folder / "cell.json"
-        return path.exists() and set(self.asked) <= set(read_json(path, "a cell", "delete it")["measured"])
+        path, result = self.folder / "cell.json", self.folder / "eval.json"
+        if not path.exists() or not set(self.asked) <= set(read_json(path, "a cell", "delete it")["measured"]):
+            return False
+        return "play" not in self.measures or not result.exists() or handles_played(result) >= self.handles  # played again on fewer?
 
     @property
     def asked(self) -> list[str]:
@@ -115,6 +117,13 @@ class Job:
     def shifted(self) -> int:
         """Handles of each task under each change: there are fifteen changes."""
         return max(1, self.handles // 4)
+
+
+def handles_played(result: Path) -> int:
+    """Start states of each task that an evaluation has played; none where there is no such file."""
+    if not result.exists():
+        return 0
+    return min(row["n"] for row in read_json(result, "an evaluated run", "delete it")["tasks"].values())
 
 
 @dataclass(frozen=True)

@@ -128,12 +128,12 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
     residuals = next((part for part in hybrid.modules() if isinstance(part, Residuals)), None)
     if model is None and residuals is None:
         raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame, and it has no policy to play")
-    horizon = arm.data.horizon
+    horizon, history = arm.data.horizon, hybrid.needs().history
     horizons = tuple(dict.fromkeys((max(1, horizon // 4), max(1, horizon // 2), horizon)))
     ways, paint = {}, None
     if model is not None:
         ways, encoder, view, paint = {"prediction": predictor(model)}, model.encoder, model.view, model.paint
-        horizons = tuple(ahead for ahead in (*horizons, 2 * horizon) if ahead % model.every == 0)
+        horizons = tuple(dict.fromkeys(ahead - ahead % model.every for ahead in (*horizons, 2 * horizon) if ahead >= model.every))
         if residuals is not None:
             ways["own latent"] = latents(residuals, encoder)["own latent"]
     else:
@@ -145,10 +145,10 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
     if tasks or data:  # as many episodes as there are, at most as many as the run has read
         recorded = [open_task(Path(settings.root) / str(settings.size), name) for name in resolve(settings.tasks)]
         settings = replace(settings, demos=min(arm.data.demos, *(len(r.episodes) - len(r.validation) for r in recorded)))
-    windows = Windows(settings, Needs(futures=horizons), arm.seed)
+    windows = Windows(settings, Needs(history=history, futures=horizons), arm.seed)
     while len(horizons) > 1 and sum(row.now + horizons[-1] <= row.episode.length for row in windows.validation) < 2:
         horizons = horizons[:-1]  # episodes are shorter than two chunks
-    windows.needs = Needs(futures=horizons)
+    windows.needs = Needs(history=history, futures=horizons)
     shape, sizes = (windows.views, windows.action_size), facts["sizes"]
     if shape != (sizes["views"], sizes["action"]):
         wanted = f"{sizes['views']} cameras and {sizes['action']} numbers of action"
@@ -159,8 +159,10 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
     about |= {"tasks": list(windows.names), "data": windows.provenance, "trained_on": facts["data"]}
     about |= {"feature_space": getattr(encoder, "fingerprint", ""), "sampling_steps": getattr(model, "steps", 1)}
     judge = None if space is None else feature_space(space)
-    if judge is not None:
+    if judge is not None and getattr(judge, "fingerprint", "") != about["feature_space"]:  # in its own space it need not be painted
         if paint is None:
             raise UserError(f"{run} does not paint what it predicts, so it has no frames to be scored in the space of {space}")
         about["space"] = getattr(judge, "fingerprint", "")
+    else:
+        judge = None
     return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows, judge), about

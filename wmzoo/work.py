@@ -16,7 +16,7 @@ from .compare import scored
 from .files import alone_in, read_json, write_json
 from .interfaces import LatentActions
 from .run import foresees, outline, plays, train
-from .study import Job
+from .study import Job, handles_played
 from .tasks import every_shift, resolve
 
 
@@ -35,7 +35,7 @@ def work(job: Job) -> None:
         if "play" in job.measures and plays(folder):
             rollout.film(folder, names)
         kept = before.get("measured", [])
-        if "foresee" in job.measures and foresees(folder) and not foreseen(job):
+        if "foresee" in job.measures and (foresees(folder) or not plays(folder)) and not foreseen(job):
             kept = [asked for asked in kept if not asked.startswith("foresee ")]  # scores in another space are replaced
             world.evaluate(folder, count=job.windows, space=Path(job.space) if job.space else None)
         if "shift" in job.measures and plays(folder):
@@ -78,13 +78,6 @@ def known(folder: Path) -> dict[str, Any]:
     """What an earlier study has written down."""
     path = folder / "cell.json"
     return read_json(path, "a cell") if path.exists() else {}
-
-
-def handles_played(result: Path) -> int:
-    """Start states of each task that an evaluation has played; none where there is no such file."""
-    if not result.exists():
-        return 0
-    return min(row["n"] for row in read_json(result, "an evaluated run", "delete it")["tasks"].values())
 
 
 def trained_seconds(folder: Path) -> float:

@@ -1,0 +1,87 @@
+"""What is found out before anything is trained: stages of another size, impossible rows of studies; and what an export asks for."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from wmzoo import config, registry, study
+from wmzoo.cli import parse_train
+from wmzoo.config import Experiment, check, differences, self_contained
+from wmzoo.errors import UserError
+
+LAM = "objectives.lara.config.lam"
+THERE = "stages.lam.objectives.lam.config.lam"
+
+
+def asked(words: str) -> Experiment:
+    name, *rest = words.split()
+    return parse_train([name, "--scale", "tiny", *rest])[0]
+
+
+@pytest.mark.parametrize(("words", "option"), [
+    ("flare --objectives.flare.config.tokens 9 --observer.tokens 9", "--stages.embedding.observer.tokens 9"),
+    ("flare --observer.width 48", "--stages.embedding.observer.width 48"),
+    ("flare --observer.heads 4", "--stages.embedding.observer.heads 4"),
+    ("flare --observer.encoder.channels 16 64", "--stages.embedding.observer.encoder.channels 16 64"),
+    (f"lara --{LAM}.latent 16", f"--{THERE}.latent 16"),
+    ("lara_posttrain --shape.width 32", "--stages.policy.shape.width 32"),
+    ("lapa --shape.depth 2", "--stages.codes.shape.depth 2"),
+])  # fmt: skip
+def test_a_part_of_another_size_than_its_stage_is_one_line(words: str, option: str) -> None:
+    """Before, the stage was trained first.  The line names the option, with which the arm is possible."""
+    with pytest.raises(UserError) as found:
+        check(asked(words))
+    assert str(found.value).endswith(f"add {option}")
+    assert "\n" not in str(found.value)
+    check(asked(f"{words} {option}"))
+
+
+def test_a_stage_of_a_stage_is_looked_at_too() -> None:
+    """The latent action model fits its stage, which reads another encoder than its own stage trains."""
+    with pytest.raises(UserError, match=r"config\.lam\.encoder cannot start from stages\.vit_mae.* add --stages\.vit-mae\..*\.depth 3$"):
+        check(asked(f"lara --{LAM}.encoder.depth 3 --{THERE}.encoder.depth 3"))
+
+
+def test_a_part_of_another_class_is_one_line() -> None:
+    arm, other = registry.arm("flare", "tiny"), cast("Any", registry.arm("lara", "tiny").objectives["lara"].config).lam.encoder
+    eye = replace(cast("Any", arm.observer), encoder=replace(other, weights="none"))
+    with pytest.raises(UserError, match=r"another class; give stages\.embedding\.observer\.encoder the class of observer\.encoder$"):
+        check(replace(arm, observer=eye))
+
+
+@pytest.mark.parametrize("words", [
+    f"lara --{LAM}.perceptual none", f"lara --{LAM}.encoder.no-frozen --{LAM}.perceptual none", "lara --objectives.lara.config.tap -3",
+    "flare --observer.state-blind action", "lara_posttrain --optim.steps 3",
+])  # fmt: skip
+def test_what_is_no_size_may_differ(words: str) -> None:
+    check(asked(words))
+
+
+@pytest.mark.parametrize("name", sorted(registry.members("studies")))
+def test_every_row_of_every_study_is_possible_at_tiny_scale(name: str) -> None:
+    """As the planner does it, and no two rows of a setting are one run."""
+    found = replace(study.study(name, "tiny"), seeds=(0,))
+    told = {}
+    for about, arm in study.experiments(found, "tiny", {}):
+        study.checked(arm)
+        text = config.dump(arm)
+        assert text not in told, (about, told[text])
+        told[text] = about
+
+
+def test_an_export_asks_for_no_file_of_vgg() -> None:
+    """A path becomes "features", so that the export loads elsewhere; what needs no file stays."""
+    for told, kept in (("/x/vgg.pth", "features"), ("auto", "auto"), ("features", "features"), ("none", "none")):
+        arm = self_contained(asked(f"lara --{LAM}.perceptual {told}"))
+        assert cast("Any", arm.objectives["lara"].config).lam.perceptual == kept
+        assert "/x/" not in config.dump(arm)
+
+
+def test_differences_by_hand() -> None:
+    """Where weights come from is none."""
+    ours = registry.arm("policy", "tiny")
+    theirs = replace(ours, shape=replace(ours.shape, width=7), seed=3)
+    assert list(differences(ours, theirs)) == [("shape.width", ours.shape.width, 7), ("seed", 0, 3)]
+    eye = cast("Any", registry.arm("flare", "tiny").observer)
+    assert list(differences(eye, replace(eye, weights="none"))) == []
