@@ -237,10 +237,20 @@ def test_noise_of_another_shape_raises(objective: str, shape: tuple[int, ...], b
     net = hybrid(sizes)
     if objective == "ddpm":
         net.objectives = cast("dict[str, Objective]", nn.ModuleDict({"ddpm": ddpm.Config(INS, OUTS, history=1).build(sizes)}))
-    with pytest.raises(ValueError, match=r"is made from noise \(6, 8, 3\)"):
-        net.act(batch, torch.zeros(shape), 1)
-    with pytest.raises((ValueError, RuntimeError)):
-        net.generate(batch, objective, {objective: torch.zeros(shape)}, 1, {})
+    for sample in (
+        lambda: net.act(batch, torch.zeros(shape), 1),
+        lambda: net.generate(batch, objective, {objective: torch.zeros(shape)}, 1, {}),
+    ):
+        with pytest.raises((ValueError, RuntimeError)):
+            sample()
+
+
+def test_a_batch_may_hold_more_actions_than_a_chunk(batch: Batch, sizes: Sizes) -> None:
+    """World models are asked about two chunks of recorded actions; the policy beside them still makes one."""
+    net = hybrid(sizes).eval()
+    longer = replace(batch, action=torch.cat([batch.action] * 2, dim=1), action_mask=torch.cat([batch.action_mask] * 2, dim=1))
+    noise = torch.randn(batch.action.shape)
+    assert torch.equal(net.act(longer, noise, 2), net.act(batch, noise, 2))
 
 
 @pytest.mark.parametrize("shape", [(6, 1, 3), (1, 8, 3), (6, 4, 3)])

@@ -99,10 +99,11 @@ class Hybrid(nn.Module):
         The standing streams of every objective are in the sequence, as they were in training.
 
         Raises:
-            ValueError: the noise is no chunk like those of the batch.
+            ValueError: the noise is not of these windows and this robot, or no whole chunk.
         """
-        if noise.shape != batch.action.shape:
-            raise ValueError(f"a chunk is made from noise {tuple(batch.action.shape)}, like its batch's actions, not {tuple(noise.shape)}")
+        windows, size = len(batch), batch.action.shape[2]
+        if noise.ndim != 3 or noise.shape[0] != windows or noise.shape[2] != size:
+            raise ValueError(f"a chunk of these windows is made from noise ({windows}, H, {size}), not {tuple(noise.shape)}")
         denoiser = self.denoiser
         return denoiser.executable(self._sample(denoiser, batch, noise, steps, {}))
 
