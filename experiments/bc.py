@@ -15,7 +15,7 @@ HIDDEN = {"tiny": 64, "small": 512, "base": 2048, "paper": 2048}
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """The observer of `policy`, a trunk whose observation is part of the sequence; the paper's ResNet at paper scale."""
+    """The observer of `policy`, a trunk whose observation is part of the sequence; a ResNet as in the paper at paper scale."""
     arm = policy.config("base" if scale == "paper" else scale)
     if scale == "paper":
         encoder = backbones.Config("resnet18", "none", size=128, frozen=False, group_norm=True)

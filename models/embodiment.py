@@ -17,7 +17,7 @@ class CategoryLinear(nn.Module):
     """A linear layer with one weight and bias per category: y = x W[id] + b[id]; W starts at 0.02 N(0, 1), b at 0.
 
     Raises:
-        ValueError: there is not one id for each window.
+        ValueError: there is not one id for each window, or a window has more or fewer numbers than the layer takes.
     """
 
     def __init__(self, categories: int, inputs: int, outputs: int) -> None:
@@ -28,6 +28,8 @@ class CategoryLinear(nn.Module):
     def forward(self, x: Float[Tensor, "B N i"], category: Int[Tensor, "B"]) -> Float[Tensor, "B N o"]:
         if category.shape != x.shape[:1]:
             raise ValueError(f"{len(x)} windows need {len(x)} ids, not ids of {tuple(category.shape)}")
+        if x.shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"this layer takes {self.weight.shape[1]} numbers, not {x.shape[-1]}")
         # a product with one-hot rows, not an index: the backward pass of an index is a slow scatter on a CPU
         chosen = one_hot(category, len(self.weight)).to(self.weight.dtype)
         weight = (chosen @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
@@ -50,6 +52,9 @@ class ActionIn(nn.Module):
     """Noisy actions to tokens.  The clock enters through the trunk's modulation, not here.
 
     Every action has a place embedding: without it the chunk is a set, and what is played back is noise.
+
+    Raises:
+        ValueError: the chunk has more or fewer actions than there are places; nothing is repeated.
     """
 
     def __init__(self, embodiments: int, action: int, width: int, horizon: int) -> None:
@@ -60,6 +65,8 @@ class ActionIn(nn.Module):
         nn.init.normal_(self.project.second.weight, std=width**-0.5)
 
     def forward(self, noisy: Float[Tensor, "B H A"], clock: Float[Tensor, "B"], embodiment: Int[Tensor, "B"]) -> Float[Tensor, "B H D"]:
+        if noisy.shape[1] != len(self.place):
+            raise ValueError(f"a chunk has {len(self.place)} actions here, not {noisy.shape[1]}")
         return self.project(noisy, embodiment) + self.place
 
 

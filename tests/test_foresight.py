@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wmzoo import cli, registry
-from wmzoo.compare import Measured, _interval, compare, compare_table, differences, sampled, sentences, table
+from wmzoo.compare import Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
@@ -53,6 +53,12 @@ def test_a_line_by_hand() -> None:
     row = line(values, np.array([0, 1]), np.array([0, 1]))
     assert (row["skill"], row["moving_ratio"], row["n"]) == (0.5, 0.5, 2)
     assert row["skill_interval"] == [0.5, 0.5]
+
+
+def test_where_all_windows_change_alike_nothing_is_perfect() -> None:
+    """No window changes more than the median one: then all count, and an error of a half of what a copy is off by is a half."""
+    values = {"l1": np.array([1.0, 1.0]), "copied": np.array([2.0, 2.0])}
+    assert line(values, np.array([0, 1]), np.array([0, 1]))["moving_ratio"] == 0.5
 
 
 def test_clustered_by_hand_and_by_simulation() -> None:
@@ -259,6 +265,17 @@ def test_skill_over_seeds_by_hand() -> None:
     alone = _interval(mine[:1], "l1", "copied")  # two episodes at .25 and .75: half width 12.706 x .25
     assert alone["low"] == pytest.approx(0.5 - 12.706 * 0.25, abs=1e-3)
     assert sampled(np.ones((1, 1, 1))).interval() == (-np.inf, np.inf)
+
+
+def test_a_broken_file_of_windows_is_one_line(tmp_path: Path) -> None:
+    """Truncated, or not there: which file, and what to type."""
+    for text in (b"PK\x03\x04 cut", None):
+        if text is not None:
+            (tmp_path / "world.npz").write_bytes(text)
+        else:
+            (tmp_path / "world.npz").unlink()
+        with pytest.raises(UserError, match=r"world.npz cannot be read; type: wmzoo eval"):
+            windows(tmp_path)
 
 
 def _of_other_windows(runs: Path) -> Path:

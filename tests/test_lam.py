@@ -17,7 +17,7 @@ from wmzoo.config import Experiment, self_contained
 from wmzoo.errors import UserError
 from wmzoo.flops import count
 from wmzoo.interfaces import Quantised, Sizes
-from wmzoo.models import conv, lam, perceptual, vit_mae
+from wmzoo.models import conv, lam, moto, perceptual, vit_mae
 from wmzoo.models.attention import from_patches, into_patches
 from wmzoo.models.lam import LatentActionModel, MotionFormer, Painter
 from wmzoo.models.quantise import (
@@ -319,7 +319,7 @@ def test_moto_with_its_own_weights(batch: Batch, sizes: Sizes) -> None:
         own, *_ = tokenizer(weights, seen[0], seen[1], first)
         weights["vector_quantizer.embedding.weight"][:3] = own[0]  # so that every query has its own code
         embed, ids, quant, painted, loss = tokenizer(weights, seen[0], seen[1], first)
-        model, there = lam.moto(eye, weights, heads=2).eval(), batch.has_future[:, 0]
+        model, there = moto.moto(eye, weights, heads=2).eval(), batch.has_future[:, 0]
         ours = model.encode(batch, 8)
         out = model.quantise(ours, there)
         torch.testing.assert_close(ours[there], embed[there], atol=1e-4, rtol=1e-4)
@@ -331,7 +331,7 @@ def test_moto_with_its_own_weights(batch: Batch, sizes: Sizes) -> None:
         assert model.attention(batch, 8).shape == (6, 3, 16)
     assert loss > 0
     kinds = {**weights, "m_former.embeddings.token_type_embeddings": weights["m_former.embeddings.token_type_embeddings"].flip(0)}
-    assert not torch.allclose(lam.moto(eye, kinds, heads=2).encode(batch, 8)[there], embed[there], atol=1e-2), "one kind is read"
+    assert not torch.allclose(moto.moto(eye, kinds, heads=2).encode(batch, 8)[there], embed[there], atol=1e-2), "one kind is read"
 
 
 def test_two_evaluations_are_identical(batch: Batch, sizes: Sizes) -> None:
@@ -549,7 +549,7 @@ def test_paper_scale_counts() -> None:
     assert parameters["trained"] == pytest.approx(121.2e6, rel=1e-3)
     with torch.device("meta"):
         former, painter = MotionFormer(1024, 197, 768, 4, 12, 8), Painter(16, 224, 768, 12, 12, 8 * 768, "frame")
-    # 197 tokens a frame with Moto's class token, which `lam.moto` reads and the arm does not: 2 of 403 places less
+    # 197 tokens a frame with Moto's class token, which models/moto.py reads and the arm does not: 2 of 403 places less
     assert former.place.shape == (403, 768)
     ours = sum(p.numel() for p in former.parameters())
     assert ours == pytest.approx(29.46e6, rel=1e-3)

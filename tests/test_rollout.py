@@ -9,6 +9,7 @@ import pytest
 
 from wmzoo import registry, run, tasks
 from wmzoo.collect import FIRST_SEED
+from wmzoo.config import dump, self_contained
 from wmzoo.errors import UserError
 from wmzoo.files import write_json
 from wmzoo.interfaces import Task, View
@@ -185,3 +186,8 @@ def test_paired_difference(tmp_path: Path) -> None:
     assert (verdict(0.1, 0.2), verdict(-0.2, -0.1), verdict(-0.1, 0.1)) == ("better", "worse", "not distinguishable")
     with pytest.raises(UserError, match="2 runs cannot be paired with 1"):
         difference(mine, theirs[:1])
+    for runs, seeds in ((mine, (0, 1)), (theirs, (0, 1))):
+        for folder, seed in zip(runs, seeds, strict=True):
+            (folder / "export").mkdir()
+            (folder / "export" / "config.yaml").write_text(dump(replace(self_contained(registry.arm("policy", "tiny")), seed=seed)))
+    assert difference(mine, theirs[::-1]) == result, "by their seeds, not by their places: study folders are called after hashes"

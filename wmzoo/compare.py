@@ -1,9 +1,11 @@
 """How do world models compare?  Side by side, on the same windows: tables, errors over horizon, frames."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
@@ -108,14 +110,27 @@ def measured(run: Path) -> Measured:
     """Read it.
 
     Raises:
-        UserError: it was not evaluated, or is no world model.
+        UserError: it was not evaluated, or is no world model; or a file of it cannot be read.
     """
     result = read_json(run / "world.json", "an evaluated world model", f"type: wmzoo eval {run}")
     if result["kind"] != "world model":
         raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
-    found = Measured(run, result, dict(np.load(run / "world.npz")))
+    found = Measured(run, result, windows(run))
     shared = {key.replace("/space ", "/"): value for key, value in found.stored.items() if "/space " in key}
     return replace(found, stored={**found.stored, **shared}) if found.elsewhere else found
+
+
+def windows(run: Path) -> dict[str, np.ndarray]:
+    """What was measured on every window, by the names of world.npz.
+
+    Raises:
+        UserError: it is not there, or not whole.
+    """
+    try:
+        with np.load(run / "world.npz") as stored:
+            return dict(stored)
+    except (OSError, ValueError, BadZipFile, EOFError) as error:
+        raise UserError(f"{run / 'world.npz'} cannot be read; type: wmzoo eval {run}") from error
 
 
 def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequence[str] = ()) -> dict[str, Any]:
@@ -183,16 +198,10 @@ def same_windows(one: Measured, other: Measured) -> None:
 
 def named(each: Sequence[Measured]) -> list[str]:
     """The arm of each run, and its folder where two runs of one arm differ in more than the training seed."""
-    texts = [config.dump(replace(config.load(one.run / "export" / "config.yaml"), seed=0)) for one in each]
-    kinds: dict[str, list[str]] = {}
-    for one, text in zip(each, texts, strict=True):
-        if text not in kinds.setdefault(one.result["arm"], []):
-            kinds[one.result["arm"]].append(text)
-    first = {text: one.run.name for one, text in reversed(list(zip(each, texts, strict=True)))}
-    return [
-        f"{arm} ({first[text]})" if len(kinds[arm := one.result["arm"]]) > 1 else one.result["arm"]
-        for one, text in zip(each, texts, strict=True)
-    ]
+    kinds = [(one.result["arm"], config.dump(replace(config.load(one.run / "export" / "config.yaml"), seed=0))) for one in each]
+    folders = {kind: one.run.name for kind, one in reversed([*zip(kinds, each, strict=True)])}  # of the first of its kind
+    several = Counter(arm for arm, _ in folders)
+    return [f"{kind[0]} ({folders[kind]})" if several[kind[0]] > 1 else kind[0] for kind in kinds]
 
 
 def _asked(one: Measured) -> Mapping[str, Any]:

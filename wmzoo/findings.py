@@ -1,7 +1,8 @@
 """What do the results of a study say?  Rates, paired differences, costs and sentences; and what has not been run.
 
-A row is better or worse than the baseline only where the interval of its paired difference, corrected by Holm for all comparisons of the
-study, leaves out 0 (`verdict`).  Only training seeds that both rows have are compared, on the same handles.
+A row is better or worse than the baseline only where the interval of its paired difference leaves out 0 (`verdict`), corrected by Holm
+for all comparisons of the study that have three training seeds or more, or for all that have fewer.  Only seeds that both rows have are
+compared, on the same handles.
 """
 
 import csv
@@ -27,7 +28,7 @@ from .stats import (
     probability_of_improvement,
     verdict,
     wilson,
-)  # fmt: skip
+)
 from .study import Job, Plan
 
 
@@ -48,7 +49,7 @@ class Gap:
 
     Attributes:
         mean: of success, ours less the baseline's.
-        low, high: 95%, corrected by Holm for all comparisons of the study.
+        low, high: 95%, corrected by Holm.
         p: adjusted.
         seeds: that both have.
         n: pairs of outcomes.

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from . import registry
-from .compare import measured, nearer, sampled
+from .compare import measured, nearer, sampled, windows
 from .config import Scale
 from .files import read_json
 from .findings import played
@@ -117,7 +117,7 @@ def of_study(plan: Plan) -> list[Judged]:
 
 
 def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
-    """What the comparisons of a claim say together; one that fails decides, one that is missing leaves it unfinished."""
+    """What the comparisons of a claim say together: nothing with too few seeds; else one that fails decides, one missing leaves it open."""
     there = {label: pair for label, pair in pairs.items() if pair is not None}
     if not there:
         return Judged(claim, "", "", "not run")
@@ -171,8 +171,8 @@ def errors(rows: Rows) -> Found | None:
     """Their error in the shared feature space less ours, a chunk ahead; of autoencoders, which are told the future, in their own."""
     stored: list[list[Mapping[str, np.ndarray]]] = []
     for jobs in rows:
-        told = any(read_json(job.folder / "world.json", "a measured world model")["kind"] == "autoencoder" for job in jobs)
-        stored.append([dict(np.load(job.folder / "world.npz")) if told else measured(job.folder).stored for job in jobs])
+        kind = read_json(jobs[0].folder / "world.json", "a measured world model")["kind"]
+        stored.append([windows(job.folder) if kind == "autoencoder" else measured(job.folder).stored for job in jobs])
     ahead = rows[0][0].arm.data.horizon
     ways = [f"{way}/{ahead}/l1" for way in ("prediction", "own latent", "no latent")]
     ours, theirs = (next((way for way in ways if all(way in one for one in each)), "") for each in stored)
@@ -191,7 +191,7 @@ def operations(rows: Rows) -> Found:
 
 def order(rows: Rows) -> Found | None:
     """How much oftener than by chance, 1 in 5, the half-way frame is nearest to what half a latent is decoded to."""
-    stored = [dict(np.load(job.folder / "world.npz")) for job in rows[0]]
+    stored = [windows(job.folder) for job in rows[0]]
     if any("order/decoded" not in each for each in stored):
         return None
     nearest = np.stack([each["order/decoded"] == 0 for each in stored]) - 0.2

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import tasks
+from . import config, tasks
 from .collect import end_with_parent
 from .errors import UserError
 from .files import read_json, write_json
@@ -217,11 +217,16 @@ def together(folders: Sequence[Path]) -> dict[str, Any]:
 def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
     """Success of one arm less that of another, seed by seed and handle by handle.
 
+    Runs are paired by their training seeds where both arms have the same ones, in whatever order they are given; else by place.
+
     Raises:
         UserError: as in `outcomes_of`, or the arms do not have the same number of training seeds.
     """
     if len(folders) != len(others):
         raise UserError(f"{len(folders)} runs cannot be paired with {len(others)}: give one run of each arm for each training seed")
+    seeds = [[_seed(folder) for folder in side] for side in (folders, others)]
+    if None not in seeds[0] and len(set(seeds[0])) == len(folders) and set(seeds[0]) == set(seeds[1]):
+        folders, others = (sorted(side, key=lambda folder: cast("int", _seed(folder))) for side in (folders, others))
     both = outcomes_of([*folders, *others])
     n = len(folders)
     pairs = {f"{Path(a).name} - {Path(b).name}": 0.0 for a, b in zip(folders, others, strict=True)}
@@ -229,6 +234,12 @@ def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any
     for i, name in enumerate(pairs):
         pairs[name] = float(np.mean([gap[i].mean() for gap in gaps.values()]))
     return {**_lines(gaps, _gap), "runs": pairs}
+
+
+def _seed(run: Path) -> int | None:
+    """The training seed of a run; None where no configuration is there."""
+    path = run / "export" / "config.yaml"
+    return config.load(path).seed if path.exists() else None
 
 
 def _gap(cube: Any) -> tuple[float, float, float]:

@@ -159,10 +159,10 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
     about |= {"tasks": list(windows.names), "data": windows.provenance, "trained_on": facts["data"]}
     about |= {"feature_space": getattr(encoder, "fingerprint", ""), "sampling_steps": getattr(model, "steps", 1)}
     judge = None if space is None else feature_space(space)
-    if judge is not None and getattr(judge, "fingerprint", "") != about["feature_space"]:  # in its own space it need not be painted
+    if judge is not None and getattr(judge, "fingerprint", "") == about["feature_space"]:
+        judge = None  # it predicts in that space, so nothing need be painted
+    if judge is not None:
         if paint is None:
             raise UserError(f"{run} does not paint what it predicts, so it has no frames to be scored in the space of {space}")
         about["space"] = getattr(judge, "fingerprint", "")
-    else:
-        judge = None
     return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows, judge), about

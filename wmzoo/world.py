@@ -90,9 +90,13 @@ def found(predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> 
 
 
 def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
-    """Means over the windows; skill; the error as a part of a copy's, over the windows that change more than the median window."""
+    """Means over the windows; skill; the error as a part of a copy's, over the windows that change more than the median window.
+
+    Where none does, as when all change alike, over those that change as much.
+    """
     means = {name: float(value.mean()) for name, value in values.items()}
-    moving = values["copied"] > np.median(values["copied"])
+    median = np.median(values["copied"])
+    moving = values["copied"] > median if (values["copied"] > median).any() else values["copied"] >= median
     ratio = float(values["l1"][moving].sum() / max(1e-12, values["copied"][moving].sum()))
     skills: dict[str, Any] = {}
     for place in ("", "space ") if "space l1" in values else ("",):
