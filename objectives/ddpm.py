@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wmzoo.batch import Batch, Needs
+from wmzoo.clock import spread
 from wmzoo.interfaces import Blueprint, Denoiser, Sizes
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.shapes import checked
@@ -36,21 +37,26 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]  # as diffusers calls 
 
 
 @checked
-def add_noise(clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alpha_bar: Float[Tensor, "B"]) -> Float[Tensor, "B H A"]:
-    """The noisy chunk, sqrt(ab) clean + sqrt(1 - ab) noise.
+def add_noise(
+    clean: Float[Tensor, "B *rest"], noise: Float[Tensor, "B *rest"], alpha_bar: Float[Tensor, "B"] | Float[Tensor, "B T"]
+) -> Float[Tensor, "B *rest"]:
+    """The noisy value, sqrt(ab) clean + sqrt(1 - ab) noise, with one ab for each window, or for each of its frames.
 
     Raises:
         TypeCheckError: clean and noise differ in shape; nothing is broadcast.
+        ValueError: there is not one ab for each window or frame.
     """
-    ab = alpha_bar[:, None, None]
+    if alpha_bar.shape != clean.shape[: alpha_bar.ndim]:
+        raise ValueError(f"alpha-bars for {tuple(clean.shape)} are {tuple(clean.shape[: alpha_bar.ndim])}, not {tuple(alpha_bar.shape)}")
+    ab = spread(alpha_bar, clean)
     return ab.sqrt() * clean + (1 - ab).sqrt() * noise
 
 
 @checked
 def regressed(
-    kind: Prediction, clean: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], alpha_bar: Float[Tensor, "B"]
-) -> Float[Tensor, "B H A"]:
-    """What the network is asked for: the noise, the clean chunk ("sample") or the velocity v = sqrt(ab) noise - sqrt(1 - ab) clean."""
+    kind: Prediction, clean: Float[Tensor, "B *rest"], noise: Float[Tensor, "B *rest"], alpha_bar: Float[Tensor, "B"] | Float[Tensor, "B T"]
+) -> Float[Tensor, "B *rest"]:
+    """What the network is asked for: the noise, the clean value ("sample") or the velocity v = sqrt(ab) noise - sqrt(1 - ab) clean."""
     match kind:
         case "epsilon":
             return noise
@@ -73,9 +79,9 @@ def noise_loss(prediction: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"]
     return error.square().sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
 
 
-def zoo_clock(index: Int[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Zoo time of a diffusion index: k = 99 is 0 (noise), k = 0 is 0.99."""
-    return 1 - (index + 1) / STEPS
+def zoo_clock(index: Int[Tensor, "*any"], steps: int = STEPS) -> Float[Tensor, "*any"]:
+    """Zoo time of a diffusion index: of 100, k = 99 is 0 (noise), k = 0 is 0.99."""
+    return 1 - (index + 1) / steps
 
 
 def generators(noise: Float[Tensor, "B H A"]) -> list[torch.Generator]:

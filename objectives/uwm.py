@@ -9,36 +9,33 @@ Zhu et al. 2025, Unified World Models (UWM), arXiv:2504.02792.  A stream at t = 
     z  = (codec(o_{t+H}) - mean) / deviation                                     wmzoo.objectives.ahead.FrameTarget
     t_z ~ U(0, 1), independent of the action's clock, 0 in `drop` of the windows; z_t = (1 - t) eps + t z     wmzoo.clock.interpolate
     L  = mean over numbers of (V - (z - eps))^2                                  stream_loss
-    published: k ~ U{0..99}, z_k = sqrt(ab_k) z + sqrt(1 - ab_k) eps, target eps, DDIM     wmzoo.objectives.uwm.Denoising
+    published: k ~ U{0..99}, z_k = sqrt(ab_k) z + sqrt(1 - ab_k) eps, target eps, DDIM     wmzoo.objectives.path.Denoising
 Windows past the end of their episode have no frame: noise at t = 0, and no loss.  Action-free video teaches the frame alone; the
 published code also asks such windows for the noise of their actions (`idle` in objectives/ddpm.py; the arm at paper scale does).
 We differ: flow matching by default; a policy's frame is exactly noise (published: drawn at k = 99 in training, at k = 90 in playing); the
 codec's mean instead of a draw; latents standardised number by number.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, assert_never, cast
+from typing import Any, cast
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from wmzoo.batch import Batch, Needs
-from wmzoo.clock import interpolate, velocity
 from wmzoo.compose import Hybrid
 from wmzoo.errors import UserError
 from wmzoo.features import encoded, frame_tokens
 from wmzoo.interfaces import Blueprint, Denoiser, Encoder, FourModes, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score, Stream
-from wmzoo.sample import euler
 from wmzoo.shapes import checked
 from wmzoo.standard import Scaling
 
 from .ahead import Ahead, Control, FrameTarget
-from .ddpm import SCHEDULE, STEPS, add_noise, zoo_clock
+from .path import Kind, path_of
 
 
 @checked
@@ -54,92 +51,12 @@ def begin_as_published(*layers: nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-class Path(ABC):
-    """From noise to data: training clocks, the noisy value, what is regressed, and the way back."""
-
-    @abstractmethod
-    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
-        """Training clocks in zoo time."""
-
-    @abstractmethod
-    def noisy(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
-        """The value at a clock."""
-
-    @abstractmethod
-    def target(self, noise: Tensor, value: Tensor) -> Tensor:
-        """What the network is asked for."""
-
-    @abstractmethod
-    def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-        """From noise to data in so many calls of predict(value, clock)."""
-
-
-class Straight(Path):
-    """Flow matching, clocks uniform."""
-
-    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
-        return torch.rand(n, device=device)
-
-    def noisy(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
-        return interpolate(noise, value, clock)
-
-    def target(self, noise: Tensor, value: Tensor) -> Tensor:
-        return velocity(noise, value)
-
-    def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-        return euler(predict, start, steps)
-
-
-class Denoising(Path):
-    """Discrete diffusion as published: 100 indices, squared cosine, the noise is predicted, DDIM clips the clean value to [-1, 1]."""
-
-    @staticmethod
-    def scheduler() -> DDIMScheduler:
-        """diffusers' own, which takes the steps."""
-        return DDIMScheduler(**SCHEDULE)
-
-    def __init__(self) -> None:
-        self.alpha_bar = self.scheduler().alphas_cumprod
-
-    def clocks(self, n: int, device: Any) -> Float[Tensor, "n"]:
-        return zoo_clock(torch.randint(0, STEPS, (n,), device=device))
-
-    def noisy(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
-        index = ((1 - clock) * STEPS - 1).round().long().clamp(0, STEPS - 1)
-        return add_noise(value, noise, self.alpha_bar.to(clock.device)[index])
-
-    def target(self, noise: Tensor, value: Tensor) -> Tensor:
-        return noise
-
-    def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-        scheduler, value = cast("Any", self.scheduler()), start
-        scheduler.set_timesteps(steps)
-        for index in scheduler.timesteps:
-            clock = zoo_clock(index).to(value.device).expand(len(value))
-            value = scheduler.step(predict(value, clock), index, value).prev_sample
-        return value
-
-
-Kind = Literal["flow", "epsilon"]
-
-
-def path_of(kind: Kind) -> Path:
-    """The named path."""
-    match kind:
-        case "flow":
-            return Straight()
-        case "epsilon":
-            return Denoising()
-        case _:
-            assert_never(kind)
-
-
 @dataclass(frozen=True)
 class Plan:
     """How a second stream is trained and sampled.
 
     Attributes:
-        path: flow, or epsilon as published.
+        path: of objectives/path.py.
         drop: part of the windows whose stream is noise at t = 0, as it is when the policy plays.
         steps: of sampling.
         registers: learned tokens beside it.
@@ -196,18 +113,13 @@ class SecondStream(Denoiser):
         value, valid = self.ahead(batch)
         noise = torch.randn_like(value)
         told = valid & (torch.rand(len(batch), device=value.device) >= self.plan.drop)
-        clock = torch.where(told, self.path.clocks(len(batch), value.device), 0.0)
+        clock = torch.where(told, self.path.clocks((len(batch),), value.device), 0.0)
         noisy = torch.where(told[:, None, None], self.path.noisy(noise, value, clock), noise)
 
         def score(hidden: Hidden) -> dict[str, Score]:
-            return {self.term: Score(stream_loss(self.read(hidden, batch), self.path.target(noise, value)), valid)}
+            return {self.path.term: Score(stream_loss(self.read(hidden, batch), self.path.target(noise, value, clock)), valid)}
 
         return Question({**self.embed(noisy, clock, batch), **self.always(batch)}, frozenset(), score)
-
-    @property
-    def term(self) -> str:
-        """The term of the loss: what is regressed."""
-        return "velocity" if self.plan.path == "flow" else "noise"
 
     def always(self, batch: Batch) -> dict[str, Stream]:
         """The registers, if there are any."""
@@ -342,7 +254,7 @@ class Config(Blueprint):
     Attributes:
         codec: models/codec.py.
         gaps: control steps to the generated frames; the published model generates two, at the chunk's end and one step on.
-        path: flow, or epsilon as published, whose sampler clips latents to [-1, 1]: they must not be scaled to a deviation of 1.
+        path: of objectives/path.py; epsilon, the published one, clips latents to [-1, 1]: they must not be scaled to a deviation of 1.
         drop: part of the windows whose video says nothing.
         steps: of sampling frames.
         registers: learned tokens beside them.

@@ -3,10 +3,12 @@
 In the manner of Huang et al. 2025, Vid2World, arXiv:2505.14357; Chen et al. 2024, Diffusion Forcing, arXiv:2407.01392.
     z_{tau,t} = (1 - t_tau) eps + t_tau z_tau, t_tau ~ U(0, 1) for every frame       wmzoo.clock.interpolate
     L   = mean over windows and frames of (V_tau - (z_tau - eps_tau))^2              frame_loss
+    published: an index of 1000 for every frame, v regressed, no signal at the last index, DDIM     wmzoo.objectives.path.Denoising
     V   = V(no action) + scale (V(action) - V(no action)), of the last frame's action alone     guided
     sampled frame by frame; the history is clean, its keys and values computed once     wmzoo.objectives.video.Video.predict
     a temporal convolution made causal                                                  wmzoo.models.video.causal_taps
-We differ: flow matching (published: v-prediction, zero terminal signal, DDIM), no pretrained network, the codec's frames are 96 pixels.
+We differ: flow matching by default; no pretrained network; the history is clean (published code: lightly noised); values are not rescaled
+with the index, nor the guided answer; the codec's frames are 96 pixels.
 The actions that led to a frame are not heard with probability 0.2 in training, those of the first frame never.
 A frame past the end of its episode, or behind unrecorded actions, does not count; the first frame always does.
 """
@@ -20,16 +22,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from wmzoo.batch import Batch, Needs
-from wmzoo.clock import interpolate, velocity
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Blueprint, Encoder, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score
-from wmzoo.sample import euler
 from wmzoo.shapes import checked
 from wmzoo.standard import Standardiser
 
 from .foresight import clip, side_by_side, skill, whole_steps
+from .path import Kind, path_of
 
 
 @checked
@@ -56,9 +57,12 @@ class Video(WorldModel):
         drop: part of the frames whose actions are not heard in training.
         guidance: scale in sampling.
         steps: of sampling a frame.
+        path: of objectives/path.py.
     """
 
-    def __init__(self, network: nn.Module, size: int, view: int, horizon: int, drop: float, guidance: float, steps: int) -> None:
+    def __init__(
+        self, network: nn.Module, size: int, view: int, horizon: int, drop: float, guidance: float, steps: int, path: Kind = "flow"
+    ) -> None:
         super().__init__()
         self.every = cast("Any", network).every
         if horizon < self.every:
@@ -69,7 +73,7 @@ class Video(WorldModel):
             )
         self.network, self.size, self.view, self.steps = network, size, view, steps
         self.horizon, self.frames = horizon - horizon % self.every, horizon // self.every
-        self.drop, self.guidance = drop, guidance
+        self.drop, self.guidance, self.path = drop, guidance, path_of(path)
         self.standard = Standardiser(self.encoder.width)
 
     @property
@@ -88,13 +92,13 @@ class Video(WorldModel):
         valid = torch.cat([torch.ones_like(recorded.there[:, :1]), recorded.there], dim=1)
         frames = torch.where(valid[..., None, None], self.standard(recorded.frames), 0.0)
         action = self.led(recorded.action)
-        noise, clock = torch.randn_like(frames), torch.rand(valid.shape, device=frames.device)
+        noise, clock = torch.randn_like(frames), self.path.clocks(tuple(valid.shape), frames.device)
         keep = torch.rand(valid.shape, device=frames.device) >= self.drop
         keep[:, 0] = False
 
         def score(_: Hidden) -> dict[str, Score]:
-            predicted, _past = self.network(interpolate(noise, frames, clock), clock, action, keep & valid)
-            return {"velocity": Score(frame_loss(predicted, velocity(noise, frames), valid), torch.ones_like(valid[:, 0]))}
+            predicted, _past = self.network(self.path.noisy(noise, frames, clock), clock, action, keep & valid)
+            return {"velocity": Score(frame_loss(predicted, self.path.target(noise, frames, clock), valid), torch.ones_like(valid[:, 0]))}
 
         def watch(_: Hidden) -> dict[str, Tensor]:
             rows = valid.all(dim=1).nonzero().flatten()[:16]
@@ -125,7 +129,7 @@ class Video(WorldModel):
         for i in range(1, led.shape[1]):
             shape = newest.shape
             start = newest.new_zeros(shape) if now.is_meta else torch.randn(shape, generator=generator, device=now.device)
-            newest = euler(self.field(led[:, i : i + 1], past), start, self.steps)
+            newest = self.path.back(self.field(led[:, i : i + 1], past), start, self.steps)
             if i + 1 < led.shape[1]:
                 past = self.known(newest, led[:, i : i + 1], torch.ones_like(keep[:, :1]), past)
         return self.standard.back(newest[:, 0])
@@ -135,16 +139,16 @@ class Video(WorldModel):
         return self.network(frame, torch.ones(len(frame), 1, device=frame.device), led, heard, past)[1]
 
     def field(self, led: Float[Tensor, "B 1 C"], past: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        """The velocity of the next frame."""
+        """What the path regresses, of the next frame."""
 
-        def velocity_of(x: Tensor, t: Tensor) -> Tensor:
+        def answer(x: Tensor, t: Tensor) -> Tensor:
             heard = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
             told = self.network(x, t[:, None], led, heard, past)[0]
             if self.guidance == 1:
                 return told
             return guided(told, self.network(x, t[:, None], led, ~heard, past)[0], self.guidance)
 
-        return velocity_of
+        return answer
 
     def paint(self, tokens: Float[Tensor, "B P E"]) -> Float[Tensor, "B 3 Y X"]:
         return cast("Any", self.encoder).paint(tokens, self.size)
@@ -160,6 +164,7 @@ class Config(Blueprint):
         guidance: scale in sampling; 1 asks once a step, anything else twice.
         steps: of sampling a frame.
         view: camera.
+        path: of objectives/path.py; v is the published one.
     """
 
     network: Blueprint
@@ -167,6 +172,8 @@ class Config(Blueprint):
     guidance: float = 1.0
     steps: int = 10
     view: int = 0
+    path: Kind = "flow"
 
     def build(self, sizes: Sizes) -> Video:
-        return Video(self.network.build(sizes), sizes.image, self.view, sizes.horizon, self.drop, self.guidance, self.steps)
+        network = self.network.build(sizes)
+        return Video(network, sizes.image, self.view, sizes.horizon, self.drop, self.guidance, self.steps, self.path)

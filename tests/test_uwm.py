@@ -11,7 +11,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from wmzoo import registry
 from wmzoo.batch import Batch
-from wmzoo.clock import interpolate
 from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, build, self_contained, sizes_for
 from wmzoo.errors import UserError
@@ -24,7 +23,7 @@ from wmzoo.objectives import ddpm
 from wmzoo.objectives.ahead import ChangeTarget, FrameTarget
 from wmzoo.objectives.ddpm import zoo_clock
 from wmzoo.objectives.pad import Pad
-from wmzoo.objectives.uwm import Denoising, Dynamics, Straight, Uwm, stream_loss
+from wmzoo.objectives.uwm import Dynamics, Uwm, stream_loss
 from wmzoo.question import Hidden, Stream
 
 
@@ -55,30 +54,6 @@ def test_stream_loss_by_hand() -> None:
     assert stream_loss(torch.tensor([[[1.0, -3.0]]]), torch.zeros(1, 1, 2)).item() == 5.0
     with pytest.raises(Exception, match="B N X"):
         stream_loss(torch.zeros(2, 3, 4), torch.zeros(2, 1, 4))
-
-
-def test_straight_is_interpolate_and_velocity() -> None:
-    noise, value, clock = torch.randn(3, 2, 4), torch.randn(3, 2, 4), torch.tensor([0.0, 0.25, 1.0])
-    path = Straight()
-    assert torch.equal(path.noisy(noise, value, clock), interpolate(noise, value, clock))
-    assert torch.equal(path.target(noise, value), value - noise)
-    assert torch.allclose(path.back(lambda x, t: value - noise, noise, 7), value, atol=1e-6)
-
-
-def test_denoising_is_that_of_diffusers() -> None:
-    """D3: the noisy value is the scheduler's; told the noise that was added, DDIM ends at the value; k = 90, 80, ..., 0."""
-    path, seen = Denoising(), []
-    noise, value, index = torch.randn(3, 2, 4), torch.rand(3, 2, 4) * 2 - 1, torch.tensor([0, 50, 99])
-    expected = path.scheduler().add_noise(value, noise, cast("Any", index))
-    assert torch.allclose(path.noisy(noise, value, zoo_clock(index)), expected, atol=1e-6)
-
-    def predict(x: Tensor, clock: Tensor) -> Tensor:
-        seen.append(round(((1 - clock[0]) * 100 - 1).item()))
-        ab = path.alpha_bar[seen[-1]]
-        return (x - ab.sqrt() * value) / (1 - ab).sqrt()
-
-    assert torch.allclose(path.back(predict, noise, 10), value, atol=1e-4)
-    assert seen == [90, 80, 70, 60, 50, 40, 30, 20, 10, 0]
 
 
 def test_frame_target_holds_the_latents_of_the_future(batch: Batch, sizes: Sizes) -> None:

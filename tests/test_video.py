@@ -214,6 +214,20 @@ def test_impossible_settings_are_refused_in_one_line(sizes: Sizes, bad: dict[str
         made(small(**bad), sizes)
 
 
+def test_v_is_regressed_and_sampled_on_its_own_indices(frames: Batch, sizes: Sizes) -> None:
+    """Published: at first, where zero is predicted, the loss is the variance of v, about 1; the clocks asked for are those of DDIM."""
+    hybrid = made(small(path="v", steps=2), sizes, moved=False)
+    hybrid.settle(lambda: [frames])
+    many = frames[torch.tensor([0, 3, 4, 5]).repeat(40)]
+    assert abs(scores(hybrid, many)["video/velocity"].item() - 1.0) < 0.1
+    model, asked = cast("Video", hybrid.objectives["video"]), []
+    model.network.register_forward_pre_hook(lambda _, given: asked.append(round(given[1][0, -1].item(), 3)))
+    now, keep = frame_tokens(frames, model.encoder, 0).float(), torch.arange(8).expand(6, 8) < 2
+    with torch.no_grad():
+        model.predict(frames, now, frames.action, keep, torch.Generator().manual_seed(0))
+    assert asked == [1.0, 0.0, 0.5], "the history is clean, then indices 999 and 499 of 1000"
+
+
 @pytest.mark.slow
 def test_a_batch_is_predicted_back(frames: Batch, sizes: Sizes) -> None:
     """Two windows that begin alike: only the actions tell which frames come."""
