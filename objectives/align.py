@@ -24,7 +24,7 @@ from torch.nn.functional import cosine_similarity, normalize, one_hot
 
 from wmzoo.batch import Batch, Needs
 from wmzoo.errors import UserError
-from wmzoo.interfaces import Objective, Target
+from wmzoo.interfaces import Aligned, Target
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.shapes import checked
 
@@ -114,7 +114,7 @@ class Plan:
     centre: Centre
 
 
-class Align(Objective):
+class Align(Aligned):
     """Projected hidden states against a target.
 
     Args:
@@ -135,6 +135,7 @@ class Align(Objective):
         if not 0 <= plan.tap <= 1:
             raise UserError(f"tap {plan.tap} is no part of the trunk: say 0 (its input) to 1 (after its last block)")
         self.plan, self.tap, self.tokens = plan, round(plan.tap * depth), tokens
+        self.gap = plan.gap if plan.which == "future" else 0
         self.target, self.projector = target, projector
 
     def join(self, observer: nn.Module) -> None:
@@ -170,6 +171,9 @@ class Align(Objective):
         """The target's tokens of the present or of the future frame, raw."""
         frames = self.target(batch, which).detach().float()
         return frames[:, batch.column(self.plan.gap) if which == "future" else -1]
+
+    def wanted(self, batch: Batch, which: Literal["now", "future"]) -> Float[Tensor, "B M E"]:
+        return self.centre(self.embed(batch, which), batch, self.valid(batch))
 
     def centre(self, target: Float[Tensor, "B M E"], batch: Batch, valid: Bool[Tensor, "B"]) -> Float[Tensor, "B M E"]:
         """The target as the loss sees it."""

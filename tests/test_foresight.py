@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from wmzoo import cli, registry
-from wmzoo.compare import Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
+from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
 from wmzoo.findings import Cost, Findings, Line
 from wmzoo.flops import count
 from wmzoo.report import foresight, worlds
-from wmzoo.run import plays, train
+from wmzoo.run import aligns, plays, train
 from wmzoo.stats import by_episode, clustered
 from wmzoo.study import Job
 from wmzoo.world import evaluate, found, line
@@ -34,7 +34,7 @@ def runs(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of an autoencoder, of world models in features and in pixels, of two that also play, and of a policy, with the same stages."""
     home = tmp_path_factory.mktemp("worlds")
     toy_data = shutil.copytree(toy_data, home / "data")  # features are written beside the frames
-    for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "uwm", "video", "policy"):
+    for name in ("rla", "rla_wm", "dino_wm", "uwm_rla", "uwm", "video", "policy", "flare"):
         train(short(name, toy_data), home / name)
     train(replace(short("rla_wm", toy_data), seed=1), home / "rla_wm-1")
     return home
@@ -49,10 +49,11 @@ def test_own_future_by_hand() -> None:
 
 def test_a_line_by_hand() -> None:
     """Errors 1 and 3 of 2 and 6 copied: skill 1 - 4/8, and where it moves 3/6; one episode a task has no spread within a task."""
-    values = {"l1": np.array([1.0, 3.0]), "copied": np.array([2.0, 6.0])}
+    values = {"l1": np.array([1.0, 3.0]), "copied": np.array([2.0, 6.0]), "mse": np.array([1.0, 1.0]), "copy mse": np.array([4.0, 1.0])}
     row = line(values, np.array([0, 1]), np.array([0, 1]))
     assert (row["skill"], row["moving_ratio"], row["n"]) == (0.5, 0.5, 2)
     assert row["skill_interval"] == [0.5, 0.5]
+    assert (row["pixel skill"], row["pixel moving_ratio"]) == (1 - 2 / 5, 1 / 4)
 
 
 def test_where_all_windows_change_alike_nothing_is_perfect() -> None:
@@ -169,6 +170,10 @@ def test_world_models_side_by_side(runs: Path) -> None:
     assert {path.name for path in (runs / "compared").iterdir()} == {"compare.json", "compare.png", "frames.png"}
     summary = compare([runs / "uwm_rla", runs / "dino_wm"], runs / "compared")
     assert list(summary["copy"]) == ["8"]
+    summary = compare([runs / "dino_wm", runs / "uwm_rla"], runs / "compared")
+    assert list(summary["arms"]["uwm_rla"]["horizons"]) == ["8"]
+    assert [row[3] for row in foresight(summary, "worlds", "").rows if row[0] == "uwm_rla"][:2] == [CANNOT, CANNOT]
+    assert CANNOT in compare_table(summary)
 
 
 def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> None:
@@ -196,7 +201,8 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
     assert told["r2"] < 1
     assert "told the future frame" in table(read_json(runs / "uwm" / "world.json", "a result"))
     summary = compare([runs / name for name in ("rla_wm", "uwm", "video")], runs / "compared")
-    rows = foresight(summary, "worlds", "").rows
+    every = foresight(summary, "worlds", "").rows
+    rows = [row for row in every if row[2] == "8"]
     assert [row[0] for row in rows] == ["copy of the present", "rla_wm", "uwm", "video"]
     assert [row[1] for row in rows] == ["", "0", "0", "0"]
     assert [bool(row[5]) for row in rows] == [False, False, True, True]
@@ -206,7 +212,7 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
     lines = tuple(Line(job.about[0], "", (job,), (job,), (), None, {}, None, None, cost) for job in jobs)
     (shown,) = worlds(Findings("a study", "Which?", "rla_wm", lines, {}, {}), runs / "reported")
     assert shown.table is not None
-    assert shown.table.rows == rows
+    assert shown.table.rows == every
     assert all(url.startswith("data:image/png;base64,") for url in shown.pictures.values())
     copied = read_json(runs / "rla_wm" / "world.json", "a result")["ways"]["prediction"]["8"]["copied"]
     assert summary["copy"]["8"]["l1"] == pytest.approx(copied)
@@ -214,6 +220,32 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
         row = read_json(runs / name / "world.json", "a result")["ways"]["prediction"]["8"]
         assert row["space copied"] == pytest.approx(copied, rel=0.02), "the same frames in the same space"
         assert summary["arms"][name]["horizons"]["8"]["l1"]["mean"] == pytest.approx(row["space l1"], rel=1e-5)
+
+
+def test_an_implicit_world_model_is_read_by_a_linear_map(runs: Path) -> None:
+    """FLARE: at the chunk's end alone, on the same windows as the others, beside the map of the present; and in its own space."""
+    assert aligns(runs / "flare")
+    assert not aligns(runs / "policy")
+    with pytest.raises(UserError, match="say --space"):
+        evaluate(runs / "flare", count=20)
+    with pytest.raises(UserError, match="say --space"):
+        evaluate(runs / "flare", count=20, space=runs / "rla")
+    result, other = evaluate(runs / "flare", count=20, space=runs / "rla_wm"), evaluate(runs / "rla_wm", count=20)
+    assert list(result["ways"]) == ["prediction", "present, mapped"]
+    assert list(result["ways"]["prediction"]) == ["8"]
+    own = result["own_space"]
+    assert own["n"] == result["n"]
+    assert -1 <= own["cosine"] <= 1
+    assert own["cosine_interval"][0] - 1e-4 <= own["cosine"] <= own["cosine_interval"][1] + 1e-4, "rounded to four digits"
+    assert result["fitted"] > 2
+    assert result["ways"]["prediction"]["8"]["copied"] == pytest.approx(other["ways"]["prediction"]["8"]["copied"])
+    words = table(result)
+    assert f"linear map fitted on {result['fitted']} training windows" in words
+    assert "with another window's actions: finds" in words
+    summary = compare([runs / "rla_wm", runs / "flare"], runs / "compared")
+    assert "flare: read by a linear map" in compare_table(summary)
+    assert "flare: read by a linear map" in foresight(summary, "worlds", "").note
+    assert set(summary["arms"]["flare"]["horizons"]) == {"8"}
 
 
 def test_in_its_own_feature_space_nothing_is_painted(runs: Path) -> None:
@@ -251,7 +283,7 @@ def test_every_decoder_stands_beside_its_models(runs: Path) -> None:
     assert summary["arms"]["uwm"]["decoder"]["8"] == {"ssim": told["seen ssim"], "l1": told["seen space l1"]}
     assert summary["arms"]["rla_wm"]["decoder"]["8"]["l1"] is None
     head, rows = (lambda table: (table.head, table.rows))(foresight(summary, "worlds", ""))
-    shown = dict(zip(head, rows[2], strict=True))
+    shown = dict(zip(head, next(row for row in rows if row[:3:2] == ("uwm", "8")), strict=True))
     assert shown["its decoder with the true tokens: SSIM"] == f"{told['seen ssim']:.3f}"
     assert shown["and feature error"] == f"{told['seen space l1']:.4f}"
 

@@ -21,6 +21,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"question", "sample", "episodes"},
     {"interfaces"},
     {"tasks", "features", "compose"},
+    {"implicit"},
     {"data", "collect"},
     {"config"},
     {"module", "registry", "flops", "loggers"},

@@ -124,7 +124,8 @@ def evaluate(
         predict: measure predictions, although the run has a policy.
         windows: on which predictions are measured.
         data: folder of recorded episodes for that; the one it was trained on unless given.
-        space: the run of another world model, in whose feature space painted predictions are scored too.
+        space: the run of another world model, in whose feature space painted predictions are scored too, and those of an arm
+            that aligns with the future are read by a linear map.
         json: print eval.json or world.json.
     """
     from .rollout import evaluate, table

@@ -56,6 +56,12 @@ def table(result: dict[str, Any]) -> str:
         pixels = f", ssim {row['copy ssim']:.3f}; decoder with the true tokens: ssim {row['seen ssim']:.3f}" if "copy ssim" in row else ""
         lines.append(f"copy of the present, {ahead} ahead: found {row['copy found']:.2f}{pixels}")
     for ahead, row in first.items():
+        if "pixel skill" in row:
+            low, high = row["pixel skill_interval"]
+            lines.append(
+                f"in pixels, {ahead} ahead: skill {row['pixel skill']:+.2f} [{low:+.2f}, {high:+.2f}], where it moves "
+                f"{row['pixel moving_ratio']:.3f} of a copy's squared error; psnr {row['psnr']:.1f}, copy {row['copy psnr']:.1f}"
+            )
         if "space skill" in row:
             low, high = row["space skill_interval"]
             lines.append(
@@ -63,6 +69,15 @@ def table(result: dict[str, Any]) -> str:
                 f"{row['space skill']:+.2f} [{low:+.2f}, {high:+.2f}], found {row['space found']:.2f}; decoder with the true tokens: l1 "
                 f"{row['seen space l1']:.4f}"
             )
+    if "own_space" in result:
+        own, half = result["own_space"], "of the futures among 64, cosine"
+        lines.append(
+            f"read by a linear map fitted on {result['fitted']} training windows; in its own space, {own['steps']} ahead, n = {own['n']}:"
+        )
+        for name, place in (("prediction", ""), ("copy of the present", "copy "), ("with another window's actions", "other's actions ")):
+            ends = [own[f"{place}{key}_interval"] for key in ("found", "cosine")]
+            told = [f"{own[place + key]:.2f} [{low:.2f}, {high:.2f}]" for key, (low, high) in zip(("found", "cosine"), ends, strict=True)]
+            lines.append(f"  {name}: finds {told[0]} {half} {told[1]}")
     if "inverse" in result:
         told = result["inverse"]
         lines.append(
@@ -152,11 +167,11 @@ def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequenc
     for label, mine in rows.items():
         if len({one.result["seed"] for one in mine}) < len(mine):
             raise UserError(f"{' and '.join(str(one.run) for one in mine)}: {label} has a training seed twice")
-    horizons = [ahead for ahead in _asked(each[0]) if all(ahead in _asked(one) for one in each)]
     base = baseline if baseline in rows else next(iter(rows))
+    first, place = _asked(rows[base][0]), "space " if rows[base][0].elsewhere else ""
+    horizons = [ahead for ahead in first if all(ahead in _asked(one) for one in rows[base])]
     seeds = {label: {one.result["seed"]: one.stored for one in mine} for label, mine in rows.items()}
     gaps = differences(seeds, base, horizons)
-    first, place = _asked(each[0]), "space " if each[0].elsewhere else ""
     summary: dict[str, Any] = {
         "runs": [str(run) for run in runs],
         "n": each[0].result["n"],
@@ -168,6 +183,7 @@ def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequenc
             ahead: {
                 "found": first[ahead][f"{place}copy found"],
                 "ssim": first[ahead].get("copy ssim"),
+                "psnr": first[ahead].get("copy psnr"),
                 "l1": first[ahead][f"{place}copied"],
             }
             for ahead in horizons
@@ -209,21 +225,30 @@ def _asked(one: Measured) -> Mapping[str, Any]:
 
 
 def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of one row at every horizon, with intervals; what its decoder does with the true tokens; what it costs."""
+    """The metrics of one row at every horizon that it knows, with intervals; its decoder with the true tokens; what it costs."""
     row: dict[str, Any] = {"seeds": [one.result["seed"] for one in mine], "horizons": {}, "decoder": {}}
-    for ahead in horizons:
+    for ahead in [ahead for ahead in horizons if all(ahead in _asked(one) for one in mine)]:
         found = {}
         for metric in ("l1", "cosine", "found", "psnr", "ssim", "lpips"):
             if all(f"prediction/{ahead}/{metric}" in one.stored for one in mine):
                 found[metric] = _interval(mine, f"prediction/{ahead}/{metric}")
         part = _interval(mine, f"prediction/{ahead}/l1", f"prediction/{ahead}/copied")
-        found["skill"] = {"mean": 1 - part["mean"], "low": 1 - part["high"], "high": 1 - part["low"]}
+        found["skill"] = _over_a_copy(part)
+        if all(f"prediction/{ahead}/mse" in one.stored for one in mine):
+            found["pixel skill"] = _over_a_copy(_interval(mine, f"prediction/{ahead}/mse", f"prediction/{ahead}/copy mse"))
         row["horizons"][ahead] = found | ({"less": gaps[ahead]} if ahead in gaps else {})
         told = _asked(mine[0])[ahead]
         row["decoder"][ahead] = {"ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
     row["listens"] = float(np.mean([one.result["listens"]["difference"] for one in mine]))
     row["recovers"] = float(np.mean([one.result["recovers"]["r2"] for one in mine]))
+    if all("own_space" in one.result for one in mine):
+        row["own_space"] = {key: float(np.mean([one.result["own_space"][key] for one in mine])) for key in ("cosine", "found")}
+        row["fitted"] = mine[0].result["fitted"]
     return row | {"cost": mine[0].result["cost"]}
+
+
+def _over_a_copy(part: Mapping[str, float]) -> dict[str, float]:
+    return {"mean": 1 - part["mean"], "low": 1 - part["high"], "high": 1 - part["low"]}
 
 
 def _interval(mine: Sequence[Measured], metric: str, scale: str = "") -> dict[str, float]:
@@ -274,7 +299,8 @@ def differences(
             if name == base or not both or (len(both) < SEEDS) != few:
                 continue
             pairs = [(seeds[name][seed], seeds[base][seed]) for seed in both]
-            family |= {(name, ahead): (nearer(pairs, f"prediction/{ahead}/l1"), len(both)) for ahead in horizons}
+            asked = [ahead for ahead in horizons if all(f"prediction/{ahead}/l1" in one for pair in pairs for one in pair)]
+            family |= {(name, ahead): (nearer(pairs, f"prediction/{ahead}/l1"), len(both)) for ahead in asked}
         ends = corrected([estimate for estimate, _ in family.values()])
         for (key, (estimate, count)), (low, high) in zip(family.items(), ends, strict=True):
             told[key] = {"mean": estimate.mean, "low": low, "high": high, "seeds": count, "verdict": verdict(-high, -low)}
@@ -310,6 +336,18 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     return told
 
 
+CANNOT = "cannot look so far, or not so near"
+
+
+def read_how(row: Mapping[str, Any]) -> str:
+    """How an implicit world model came into the shared feature space, and what it does in its own."""
+    own = row["own_space"]
+    return (
+        f"read by a linear map fitted on {row['fitted']} training windows; in its own space it finds {own['found']:.2f} of the futures "
+        f"among 64, cosine {own['cosine']:.2f}"
+    )
+
+
 def scored(result: Mapping[str, Any]) -> dict[str, Any]:
     """What decides whether errors can be compared: the feature space in which they were measured, the data, the windows."""
     return {"feature_space": result.get("space", result["feature_space"]), "data": result["data"], "n": result["n"]}
@@ -322,13 +360,16 @@ def curves(summary: dict[str, Any]) -> Figure:
     titles = {"skill": "feature error / error of a copy", "found": "own future found among 64", "ssim": "SSIM of the painted prediction"}
     for axis, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         for colour, (name, row) in enumerate(summary["arms"].items()):
-            values = [row["horizons"][str(a)].get(metric) for a in ahead]
-            if all(values):
-                mean, low, high = ([v[k] for v in values] for k in ("mean", "low", "high"))
+            known = {int(a): seen[metric] for a, seen in row["horizons"].items() if metric in seen}
+            if known:
+                mean, low, high = ([v[k] for v in known.values()] for k in ("mean", "low", "high"))
                 if metric == "skill":
                     mean, low, high = [1 - v for v in mean], [1 - v for v in high], [1 - v for v in low]
-                axis.plot(ahead, mean, marker="o", ms=3, color=f"C{colour}", label=name)
-                axis.fill_between(ahead, low, high, color=f"C{colour}", alpha=0.2, lw=0)
+                axis.plot(list(known), mean, marker="o", ms=3, color=f"C{colour}", label=name)
+                if len(known) > 1:
+                    axis.fill_between(list(known), low, high, color=f"C{colour}", alpha=0.2, lw=0)
+                else:
+                    axis.vlines(list(known), low, high, color=f"C{colour}", alpha=0.4)
         copy = [1.0] * len(ahead) if metric == "skill" else [summary["copy"][str(a)][metric] for a in ahead]
         if None not in copy:
             axis.plot(ahead, copy, color="k", ls=":", label="copy of the present")
@@ -348,6 +389,9 @@ def compare_table(summary: dict[str, Any]) -> str:
         ssim = number(copy["ssim"])
         lines.append(f"  {'copy':28} {copy['l1']:7.4f} {0:+6.2f} {'':16} {copy['found']:6.2f} {'':6} {ssim:>6}")
         for name, row in summary["arms"].items():
+            if ahead not in row["horizons"]:
+                lines.append(f"  {name:28} {CANNOT}")
+                continue
             m, seeds = row["horizons"][ahead], f"{name} ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})"
             extra = [number(m[k]["mean"] if k in m else None, 1 if k == "psnr" else 3) for k in ("psnr", "ssim", "lpips")]
             lines.append(
@@ -355,6 +399,7 @@ def compare_table(summary: dict[str, Any]) -> str:
                 f"[{m['skill']['low']:+6.2f}, {m['skill']['high']:+6.2f}] {m['found']['mean']:6.2f}"
                 f" {extra[0]:>6} {extra[1]:>6} {extra[2]:>6}  (its decoder, told the truth: {number(row['decoder'][ahead]['ssim'])})"
             )
+    lines += [f"{name}: {read_how(row)}" for name, row in summary["arms"].items() if "own_space" in row]
     lines += sentences(summary)
     lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>8}")
     for name, row in summary["arms"].items():

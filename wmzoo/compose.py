@@ -1,6 +1,7 @@
 """How do many objectives share one pass?  A hybrid asks them all, runs the trunk once, and lets each mark what it sees."""
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import cast
 
 import torch
@@ -168,6 +169,16 @@ class Hybrid(nn.Module):
 
         start = torch.cat([noise[name].flatten(1) for name in generating], dim=1)
         return apart(next(iter(generating.values())).sample(predict, start, steps))
+
+    def told(self, batch: Batch, given: Mapping[str, Tensor], taps: AbstractSet[int]) -> Hidden:
+        """One pass with clean values of generating objectives, by name; the others stay as they stand when the policy plays."""
+        streams: dict[str, Stream] = self.observer(batch)
+        for objective in self.objectives.values():
+            streams |= objective.standing(batch)
+        for name, value in given.items():
+            denoiser = cast("Denoiser", self.objectives[name])
+            streams |= shown(denoiser, value, torch.ones(len(batch), device=value.device), batch)
+        return self.trunk(streams, taps)
 
     def _sample(self, denoiser: Denoiser, batch: Batch, noise: Tensor, steps: int, others: Mapping[str, Stream]) -> Tensor:
         streams: dict[str, Stream] = self.observer(batch)

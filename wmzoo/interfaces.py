@@ -200,6 +200,30 @@ class Residuals(Freezable, ABC):
         """The second frame's tokens."""
 
 
+class Aligned(Objective, ABC):
+    """Pulls hidden states toward an embedding of a frame; where that frame lies ahead, an implicit world model.
+
+    Attributes:
+        gap: control steps to the frame; 0 is the present one.
+        tap: the hidden states are those after this many blocks.
+    """
+
+    gap: int
+    tap: int
+
+    @abstractmethod
+    def predict(self, hidden: Hidden) -> Float[Tensor, "B M E"]:
+        """The hidden states in the space of the embedding."""
+
+    @abstractmethod
+    def embed(self, batch: Batch, which: Literal["now", "future"]) -> Float[Tensor, "B M E"]:
+        """The embedding of the present frame, or of the one `gap` steps ahead."""
+
+    @abstractmethod
+    def wanted(self, batch: Batch, which: Literal["now", "future"]) -> Float[Tensor, "B M E"]:
+        """That embedding as the loss sees it."""
+
+
 class ConditionalFlow(nn.Module, ABC):
     """A velocity over some value, given what a condition stage has made of the present tokens and of the actions."""
 

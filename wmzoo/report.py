@@ -149,15 +149,31 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
     rows = []
     for ahead, copy in summary["copy"].items():
         rows.append(
-            ("copy of the present", "", ahead, number(copy["l1"], 4), "0", "", number(copy["found"], 2), "", number(copy["ssim"], 3))
+            (
+                "copy of the present",
+                "",
+                ahead,
+                number(copy["l1"], 4),
+                "0",
+                "",
+                number(copy["found"], 2),
+                "0",
+                number(copy["psnr"]),
+                number(copy["ssim"], 3),
+            )
         )
         for arm, row in summary["arms"].items():
-            seen = row["horizons"][ahead]
-            skill = "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**seen["skill"])
+            seen = row["horizons"].get(ahead)
+            if seen is None:
+                rows.append((arm, "", ahead, compare.CANNOT))
+                continue
+            skill, pixels = (
+                "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**seen[key]) if key in seen else "n/a" for key in ("skill", "pixel skill")
+            )
             found, psnr, ssim, lpips = (seen[key]["mean"] if key in seen else None for key in ("found", "psnr", "ssim", "lpips"))
             less = "{mean:+.3f} [{low:+.3f}, {high:+.3f}], {verdict}".format(**seen["less"]) if "less" in seen else ""
             less += ", these networks" if less and seen["less"]["seeds"] < SEEDS else ""
-            told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), number(psnr), number(ssim, 3), number(lpips, 3))
+            told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), pixels, number(psnr), number(ssim, 3), number(lpips, 3))
             cost = row["cost"]
             price = (f"{row['listens']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
             waiting = (missing or {}).get(arm, "")
@@ -166,14 +182,15 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
             rows.append((arm, seeds, ahead, *told, number(decoder["ssim"], 3), number(decoder["l1"], 4), *price))
     rows += [(arm, f"not run ({waiting})") for arm, waiting in (missing or {}).items() if arm not in summary["arms"]]
     head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", f"error less {summary['baseline']}, 95%",
-            "own future of 64", "PSNR", "SSIM", "LPIPS", "its decoder with the true tokens: SSIM", "and feature error",
-            "skill lost with another's actions", "GFLOP", "ms", "parameters")  # fmt: skip
+            "own future of 64", "skill in pixels, 95%", "PSNR", "SSIM", "LPIPS", "its decoder with the true tokens: SSIM",
+            "and feature error",            "skill lost with another's actions", "GFLOP", "ms", "parameters")  # fmt: skip
     place_ = f"{title}: " if title else ""
     note = (
         f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and "
         "training seeds, differences paired by both, corrected by Holm over models and horizons."
         "  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart."
     )
+    note += "".join(f"  {arm}: {compare.read_how(row)}." for arm, row in summary["arms"].items() if "own_space" in row)
     return Table(name, head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
 
 

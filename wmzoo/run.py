@@ -35,7 +35,7 @@ from .data import Normaliser, Windows, byte_tokens, to_image
 from .episodes import open_task
 from .errors import UserError
 from .files import alone_in, exported, read_json, text_hash, write_atomically, write_json
-from .interfaces import Denoiser, Sizes, View
+from .interfaces import Aligned, Denoiser, Sizes, View
 from .loggers import loggers
 from .module import ZooData, ZooModule, run_loop
 from .tasks import resolve
@@ -271,6 +271,15 @@ def foresees(run: Path) -> bool:
         UserError: it is not a run, or its training has not ended.
     """
     return outline(run).world_model is not None
+
+
+def aligns(run: Path) -> bool:
+    """True if a finished run foresees an embedding: an implicit world model, which can be read in another one's feature space.
+
+    Raises:
+        UserError: it is not a run, or its training has not ended.
+    """
+    return any(isinstance(objective, Aligned) and objective.gap > 0 for objective in outline(run).objectives.values())
 
 
 def outline(run: Path) -> Hybrid:

@@ -11,15 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .batch import Batch, Needs
+from .compose import Hybrid
 from .data import Normaliser, Window, Windows
 from .episodes import open_task
 from .errors import UserError
 from .features import frame_tokens
-from .interfaces import Encoder, Residuals, WorldModel
+from .implicit import Implicit
+from .interfaces import Aligned, Encoder, Residuals, WorldModel
 from .run import load_hybrid
 from .tasks import resolve
 
-AMONG = 64
+AMONG, FITTED = 64, 2048  # windows among which a future is sought, and those on which a linear map is fitted
 Predict = Callable[[Batch, Tensor, int, torch.Generator], Tensor]  # batch, present tokens, steps ahead -> tokens
 
 
@@ -33,6 +35,7 @@ class Subject:
         paint: tokens to pixels; None where there is no decoder.
         space: a frozen encoder in which painted predictions are scored too; None scores them in their own space alone.
         horizons: control steps ahead.
+        span: frames that every window must have ahead of it, so that models with other horizons are asked about the same ones.
     """
 
     model: WorldModel | Residuals
@@ -41,6 +44,7 @@ class Subject:
     ways: dict[str, Predict]
     paint: Callable[[Tensor], Tensor] | None
     horizons: tuple[int, ...]
+    span: int
     windows: Windows
     space: Encoder | None = None
 
@@ -50,9 +54,9 @@ class Subject:
         Raises:
             UserError: there are fewer than two.
         """
-        there = [row for row in rows if row.now + max(self.horizons) <= row.episode.length]
+        there = [row for row in rows if row.now + self.span <= row.episode.length]
         if len(there) < 2:
-            raise UserError(f"hardly any episode of {', '.join(self.windows.names)} is {max(self.horizons)} steps long")
+            raise UserError(f"hardly any episode of {', '.join(self.windows.names)} is {self.span} steps long")
         count = min(count, len(there))
         count -= count % AMONG if count > AMONG else 0
         picked = [there[i] for i in np.linspace(0, len(there) - 1, count).astype(int)]
@@ -100,31 +104,46 @@ def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
     return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(1, dims=0))}
 
 
-def feature_space(run: Path) -> Encoder:
-    """The frozen encoder in which a run predicts.
+def predicting(run: Path) -> WorldModel | Residuals:
+    """What predicts in a run, in whose frozen feature space others can be scored.
 
     Raises:
         UserError: nothing in this run predicts.
     """
     _, hybrid, _ = load_hybrid(run)
     found = [hybrid.world_model, *(part for part in hybrid.modules() if isinstance(part, Residuals))]
-    encoders = [part.encoder for part in found if part is not None]
-    if not encoders:
+    models = [part for part in found if part is not None]
+    if not models:
         raise UserError(f"{run} predicts nothing, so it has no feature space; --space is the run of another world model")
-    return encoders[0]
+    return models[0]
+
+
+def reader(run: Path, hybrid: Hybrid, space: Path | None, horizon: int) -> Implicit | None:
+    """A hybrid that aligns with the future, to be read in the feature space of another run; None where it does not.
+
+    Raises:
+        UserError: there is no such run, or it has no decoder.
+    """
+    names = [name for name, part in hybrid.objectives.items() if isinstance(part, Aligned) and part.gap > 0]
+    if not names:
+        return None
+    judge = None if space is None else predicting(space)
+    if not isinstance(judge, WorldModel):
+        raise UserError(f"{run} foresees an embedding that nothing decodes: say --space and the run of a world model to read it there")
+    return Implicit(hybrid, names[0], judge, horizon)
 
 
 def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = None) -> tuple[Subject, dict[str, Any]]:
     """What a run predicts with, on the data it was trained on, or on other tasks or from another folder; and what it is.
 
     Args:
-        space: the run of another world model, in whose feature space painted predictions are scored too.
+        space: the run of another world model, in whose feature space painted predictions are scored too, or embeddings are read.
 
     Raises:
         UserError: nothing in this run predicts, or it cannot read this data, or it does not paint.
     """
     arm, hybrid, facts = load_hybrid(run)
-    model = hybrid.world_model
+    model = hybrid.world_model or reader(run, hybrid, space, arm.data.horizon)
     residuals = next((part for part in hybrid.modules() if isinstance(part, Residuals)), None)
     if model is None and residuals is None:
         raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame, and it has no policy to play")
@@ -154,15 +173,23 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
         wanted = f"{sizes['views']} cameras and {sizes['action']} numbers of action"
         raise UserError(f"{run} reads {wanted}; the episodes of {', '.join(windows.names)} in {settings.root} have {shape}")
     windows.normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
-    windows.cache(hybrid)
+    windows.cache(model if isinstance(model, Implicit) else hybrid)
     about = {"run": run.resolve().name, "arm": arm.name, "seed": arm.seed, "kind": "autoencoder" if model is None else "world model"}
     about |= {"tasks": list(windows.names), "data": windows.provenance, "trained_on": facts["data"]}
     about |= {"feature_space": getattr(encoder, "fingerprint", ""), "sampling_steps": getattr(model, "steps", 1)}
-    judge = None if space is None else feature_space(space)
+    judge = None if space is None else predicting(space).encoder
     if judge is not None and getattr(judge, "fingerprint", "") == about["feature_space"]:
         judge = None  # it predicts in that space, so nothing need be painted
     if judge is not None:
         if paint is None:
             raise UserError(f"{run} does not paint what it predicts, so it has no frames to be scored in the space of {space}")
         about["space"] = getattr(judge, "fingerprint", "")
-    return Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, windows, judge), about
+    span, horizons = max(horizons), horizons[:1] if isinstance(model, Implicit) else horizons
+    found = Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, span, windows, judge)
+    if isinstance(model, Implicit):
+        rows = found.chosen(windows.labelled, FITTED)
+        folders = {folder: i for i, folder in enumerate(dict.fromkeys(row.episode.folder for row in rows))}
+        model.fit(found.batches(rows), np.array([folders[row.episode.folder] for row in rows]))
+        found.ways = model.ways()
+        about["fitted"] = len(rows)
+    return found, about

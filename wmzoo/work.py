@@ -15,7 +15,7 @@ from . import __version__, probe, rollout, world
 from .compare import scored
 from .files import alone_in, read_json, write_json
 from .interfaces import LatentActions
-from .run import foresees, outline, plays, train
+from .run import aligns, foresees, outline, plays, train
 from .study import Job, handles_played
 from .tasks import every_shift, resolve
 
@@ -35,7 +35,8 @@ def work(job: Job) -> None:
         if "play" in job.measures and plays(folder):
             rollout.film(folder, names)
         kept = before.get("measured", [])
-        if "foresee" in job.measures and (foresees(folder) or not plays(folder)) and not foreseen(job):
+        predicts = foresees(folder) or not plays(folder) or (bool(job.space) and aligns(folder))
+        if "foresee" in job.measures and predicts and not foreseen(job):
             kept = [asked for asked in kept if not asked.startswith("foresee ")]  # scores in another space are replaced
             world.evaluate(folder, count=job.windows, space=Path(job.space) if job.space else None)
         if "shift" in job.measures and plays(folder):

@@ -6,6 +6,7 @@ All models are asked about the same validation windows, as recorded: those that 
     cosine    mean over tokens
     found     share of windows whose prediction is nearest, by l1, to its own future among 64 of all episodes
     psnr ssim lpips   of the prediction painted by the shared decoder, against the frame; "seen" is the decoder with the true tokens
+    pixel skill       1 - squared error of the painted prediction / that of the present frame
     listens   skill with the true actions less skill with those of another window
     inverse   R^2 of a chunk's actions, told the future frame, where the model can be asked for them
     recovers  R^2 of the mean action of a chunk, found by descending the model's own error from zero
@@ -33,6 +34,7 @@ from .batch import Batch, Needs
 from .compare import save_picture, strip
 from .data import Window
 from .files import write_atomically, write_json
+from .implicit import Implicit, own
 from .interfaces import FourModes, Residuals, WorldModel
 from .pictures import film, four, moving_most, photographs, write_gif
 from .standard import Standardiser
@@ -57,7 +59,9 @@ def measure(what: Subject, batches: list[Batch], way: str, ahead: int, lpips: An
             frame = batch.future[:, batch.column(ahead), what.view]
             image, seen = (what.paint(x).clamp(0, 1) for x in (predicted, future))
             copy = batch.image[:, -1, what.view]
-            row |= {"psnr": peak_signal_noise_ratio(image, frame, data_range=1.0, reduction="none", dim=(1, 2, 3))}
+            for place, other in (("", image), ("copy ", copy)):
+                row[f"{place}psnr"] = peak_signal_noise_ratio(other, frame, data_range=1.0, reduction="none", dim=(1, 2, 3))
+                row[f"{place}mse"] = (other - frame).square().mean(dim=(1, 2, 3))
             row |= {"ssim": structure(image, frame), "seen ssim": structure(seen, frame), "copy ssim": structure(copy, frame)}
             if what.space is not None:
                 told, true, past, decoded = (what.space(x).float() for x in (image, frame, copy, seen))
@@ -94,15 +98,16 @@ def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -
 
     Where none does, as when all change alike, over those that change as much.
     """
-    means = {name: float(value.mean()) for name, value in values.items()}
-    median = np.median(values["copied"])
-    moving = values["copied"] > median if (values["copied"] > median).any() else values["copied"] >= median
-    ratio = float(values["l1"][moving].sum() / max(1e-12, values["copied"][moving].sum()))
-    skills: dict[str, Any] = {}
-    for place in ("", "space ") if "space l1" in values else ("",):
-        part, low, high = clustered(values[f"{place}l1"][None], values[f"{place}copied"], task, episode)
-        skills |= {f"{place}skill": 1 - part, f"{place}skill_interval": [round(1 - high, 4), round(1 - low, 4)]}
-    return {**means, **skills, "moving_ratio": ratio, "n": len(task)}
+    row: dict[str, Any] = {name: float(value.mean()) for name, value in values.items()}
+    for place, error, copied in (("", "l1", "copied"), ("space ", "space l1", "space copied"), ("pixel ", "mse", "copy mse")):
+        if error not in values:
+            continue
+        part, low, high = clustered(values[error][None], values[copied], task, episode)
+        row |= {f"{place}skill": 1 - part, f"{place}skill_interval": [round(1 - high, 4), round(1 - low, 4)]}
+        median = np.median(values[copied])
+        moving = values[copied] > median if (values[copied] > median).any() else values[copied] >= median
+        row[f"{place}moving_ratio"] = float(values[error][moving].sum() / max(1e-12, values[copied][moving].sum()))
+    return {**row, "n": len(task)}
 
 
 @torch.no_grad()
@@ -172,7 +177,7 @@ def cost(what: Subject, batch: Batch) -> dict[str, Any]:
             start = time.perf_counter()
             way(one, now, ahead, torch.Generator().manual_seed(0))
             times.append(time.perf_counter() - start)
-    left_out = {id(p) for name in ("pixels", "encoder") for p in getattr(model, name, torch.nn.Module()).parameters()}
+    left_out = {id(p) for name in ("pixels", "encoder", "target") for p in getattr(model, name, torch.nn.Module()).parameters()}
     parameters = sum(p.numel() for p in model.parameters() if id(p) not in left_out)
     flops, seen = counter.get_total_flops(), encoder.get_total_flops()
     return {"parameters": parameters, "GFLOP": flops / 1e9, "encoder_GFLOP": seen / 1e9, "milliseconds": 1000 * float(np.median(times)),
@@ -231,6 +236,8 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     if isinstance(what.model, WorldModel):
         result["listens"] = listening(what, batches, what.model.horizon, task, episode)
         result["recovers"] = recovered(what, batches[0][:16], what.horizons[0])
+        if isinstance(what.model, Implicit):
+            result["own_space"] = own(what.model, batches, task, episode)
         if isinstance(what.model, FourModes):
             result["inverse"] = inverse(what.model, what.model.horizon, batches)
             save_picture(run / "modes.png", four(what.model, what, what.gather(moving_most(what, rows)[:4])))
