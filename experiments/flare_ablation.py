@@ -2,8 +2,8 @@
 
 wmzoo study flare_ablation
 
-Small arms have 1,000 steps: a target with the paper's rho of 0.995, which remembers 200 of them, remembers a fifth of the training; one with
-0.9 remembers a hundredth.
+Small arms have 1,000 steps: a target with the paper's rho of 0.995, which remembers 200 of them, remembers a fifth of the training;
+one with 0.9 remembers a hundredth.
 """
 
 from wmzoo.config import Scale
