@@ -147,6 +147,46 @@ def evaluate(
     _show(result, json, lambda: table(result))
 
 
+def plan(
+    run: Positional[str],
+    tasks: tuple[str, ...] = (),
+    handles: int = 20,
+    planner: Literal["cem", "mppi"] = "cem",
+    goal: Literal["film", "last"] = "film",
+    samples: int = 64,
+    elites: int = 8,
+    iterations: int = 5,
+    knots: int = 4,
+    execute: int = 4,
+    processes: int = CORES,
+    json: bool = False,
+) -> None:
+    """Play with a world model and no policy: it is shown the expert's film without actions, and plans its way along it.
+
+    Args:
+        run: folder of a world model's run.
+        tasks: to play; those it was trained on unless given.
+        handles: start states of each task.
+        planner: cem (cross-entropy method) or mppi (path integral control).
+        goal: film, the frame a chunk ahead in the film; last, its last frame.
+        samples: candidates of an iteration.
+        elites: of them, that decide on the next; cem only.
+        iterations: of a plan.
+        knots: different actions in a chunk, each held.
+        execute: actions that are carried out before the next plan.
+        processes: simulators at once.
+        json: print plan.json.
+    """
+    from .follow import evaluate, table
+    from .plan import Cem, Mppi
+    from .tasks import resolve
+
+    means = Cem(samples, elites, iterations) if planner == "cem" else Mppi(samples, iterations)
+    names = resolve(tasks) if tasks else ()
+    result = evaluate(Path(run), names, _positive("--handles", handles), _positive("--processes", processes), means, goal, knots, execute)
+    _show(result, json, lambda: table(result))
+
+
 def rate(runs: Positional[tuple[str, ...]], against: tuple[str, ...] = (), json: bool = False) -> None:
     """Success of several training seeds of one arm together, or less that of another arm, with an interval over seeds and handles.
 
@@ -408,6 +448,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "collect": collect,
     "train": train,
     "eval": evaluate,
+    "plan": plan,
     "rate": rate,
     "probe": probe,
     "compare": compare,

@@ -279,6 +279,20 @@ class WorldModel(Objective):
         """These tokens as an image in [0, 1], through a frozen decoder that all models of one feature space share."""
 
 
+Cost = Callable[[Float[Tensor, "n K A"]], Float[Tensor, "n"]]
+
+
+class Planner(ABC):
+    """Finds actions that cost little."""
+
+    samples: int
+    iterations: int
+
+    @abstractmethod
+    def plan(self, cost: Cost, start: Float[Tensor, "K A"], generator: torch.Generator) -> Float[Tensor, "K A"]:
+        """K actions scaled to [-1, 1]; the search begins at `start`."""
+
+
 class FourModes(ABC):
     """A world model that is a policy too: told the actions it foresees; it can also be told the future, or nothing."""
 

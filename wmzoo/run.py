@@ -339,22 +339,26 @@ class Policy:
             instruction: in plain words.
             noise: standard normal, (horizon, A).
         """
-        history = self.sizes.history
-        views = ([views[0]] * history + views)[-history:]
-        empty = np.zeros((1, 0, self.sizes.views, self.sizes.image, self.sizes.image, 3), np.uint8)
-        chunk = (1, self.sizes.horizon, self.sizes.action)
-        batch = Batch(
-            image=to_image(np.stack([view.frame for view in views])[None]),
-            state=torch.from_numpy(self.normaliser.state(np.stack([view.state for view in views])[None])),
-            has_state=torch.ones(1, dtype=torch.bool),
-            text=byte_tokens([instruction]),
-            action=torch.zeros(chunk),
-            action_mask=torch.zeros(chunk, dtype=torch.bool),
-            future=to_image(empty),
-            has_future=torch.zeros(1, 0, dtype=torch.bool),
-            offset=torch.zeros(1, 0, dtype=torch.long),
-            embodiment=torch.zeros(1, dtype=torch.long),
-            sample=torch.zeros(1, dtype=torch.long),
-        )
+        batch = seen(views, instruction, self.sizes, self.normaliser)
         chunk = self.hybrid.act(batch, torch.from_numpy(noise)[None].float(), self.arm.play.steps)
         return self.normaliser.raw_action(chunk[0].numpy())
+
+
+def seen(views: list[View], instruction: str, sizes: Sizes, normaliser: Normaliser) -> Batch:
+    """One window: what was seen so far, and no future; the first view is repeated if there are too few."""
+    views = ([views[0]] * sizes.history + views)[-sizes.history :]
+    empty = np.zeros((1, 0, sizes.views, sizes.image, sizes.image, 3), np.uint8)
+    chunk = (1, sizes.horizon, sizes.action)
+    return Batch(
+        image=to_image(np.stack([view.frame for view in views])[None]),
+        state=torch.from_numpy(normaliser.state(np.stack([view.state for view in views])[None])),
+        has_state=torch.ones(1, dtype=torch.bool),
+        text=byte_tokens([instruction]),
+        action=torch.zeros(chunk),
+        action_mask=torch.zeros(chunk, dtype=torch.bool),
+        future=to_image(empty),
+        has_future=torch.zeros(1, 0, dtype=torch.bool),
+        offset=torch.zeros(1, 0, dtype=torch.long),
+        embodiment=torch.zeros(1, dtype=torch.long),
+        sample=torch.zeros(1, dtype=torch.long),
+    )
