@@ -157,7 +157,7 @@ def plan(
     elites: int = 8,
     iterations: int = 5,
     knots: int = 4,
-    execute: int = 4,
+    execute: int = 8,
     processes: int = CORES,
     json: bool = False,
 ) -> None:

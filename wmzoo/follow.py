@@ -26,6 +26,7 @@ from .errors import UserError
 from .features import frame_tokens
 from .files import write_json
 from .interfaces import Cost, Planner, Sizes, Task, View, WorldModel
+from .module import bf16_is_fast
 from .rollout import Handle, Played, crew, handles, play, summary
 from .run import load_hybrid, seen
 
@@ -42,7 +43,7 @@ def toward(model: WorldModel, batch: Batch, goal: Float[Tensor, "P E"]) -> Cost:
         keep = torch.ones(count, model.horizon, dtype=torch.bool)
         many = batch[torch.zeros(count, dtype=torch.long)]
         there = model.predict(many, now.expand(count, -1, -1), action, keep, torch.Generator().manual_seed(0))
-        return (there - goal).square().mean(dim=(1, 2))
+        return (there.float() - goal).square().mean(dim=(1, 2))
 
     return cost
 
@@ -96,7 +97,9 @@ class Follower:
             start = torch.zeros(self.knots, self.sizes.action)
             if plans and (gone := self.execute // hold) < self.knots:
                 start[: self.knots - gone] = plans[-1][gone:]
-            plans.append(self.planner.plan(cost, start, torch.Generator().manual_seed(seed * 1000 + len(plans))))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast()):  # the order of candidates stays
+                found = self.planner.plan(cost, start, torch.Generator().manual_seed(seed * 1000 + len(plans)))
+            plans.append(found)
             return self.normaliser.raw_action(plans[-1].repeat_interleave(hold, dim=0).numpy())
 
         return act
