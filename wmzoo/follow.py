@@ -42,7 +42,8 @@ def toward(model: WorldModel, batch: Batch, goal: Float[Tensor, "P E"]) -> Cost:
         action = held.repeat_interleave(model.horizon // held.shape[1], dim=1)
         keep = torch.ones(count, model.horizon, dtype=torch.bool)
         many = batch[torch.zeros(count, dtype=torch.long)]
-        there = model.predict(many, now.expand(count, -1, -1), action, keep, torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast()):
+            there = model.predict(many, now.expand(count, -1, -1), action, keep, torch.Generator().manual_seed(0))
         return (there.float() - goal).square().mean(dim=(1, 2))
 
     return cost
@@ -97,9 +98,7 @@ class Follower:
             start = torch.zeros(self.knots, self.sizes.action)
             if plans and (gone := self.execute // hold) < self.knots:
                 start[: self.knots - gone] = plans[-1][gone:]
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast()):  # the order of candidates stays
-                found = self.planner.plan(cost, start, torch.Generator().manual_seed(seed * 1000 + len(plans)))
-            plans.append(found)
+            plans.append(self.planner.plan(cost, start, torch.Generator().manual_seed(seed * 1000 + len(plans))))
             return self.normaliser.raw_action(plans[-1].repeat_interleave(hold, dim=0).numpy())
 
         return act
