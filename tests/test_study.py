@@ -25,7 +25,7 @@ from wmzoo.files import read_json, write_json
 from wmzoo.findings import find, played, sentence, verdict
 from wmzoo.launch import State
 from wmzoo.rollout import Played, summary
-from wmzoo.study import Job, Plan, Row, Study, planned, restricted, study
+from wmzoo.study import Job, Plan, Row, Study, experiments, planned, restricted, study
 from wmzoo.tables import Table
 from wmzoo.watch import Watcher, doing, outline
 
@@ -92,6 +92,14 @@ def test_a_judge_comes_first(toy_data: Path, tmp_path: Path) -> None:
         assert judge.about[1:] == ("many", job.about[2])
         assert judge.folder in job.needs
     assert jobs[0].about[0] == "flare"
+
+
+def test_a_change_wins_over_settings_and_loses_to_rows() -> None:
+    """`--change` is not quietly undone by what all rows share; a row that is about a field keeps it."""
+    rows = {"policy": Row("policy"), "longer": Row("policy", {"optim.steps": 9})}
+    found = Study("Which?", rows, "policy", settings={"few": {"data.demos": 3, "optim.steps": 5}}, seeds=(0,))
+    made = {label: arm for (label, _, _), arm in experiments(found, "tiny", {"data.demos": 4, "optim.steps": 7})}
+    assert [(arm.data.demos, arm.optim.steps) for arm in made.values()] == [(4, 7), (4, 9)]
 
 
 @pytest.mark.parametrize("name", sorted(registry.members("studies")))

@@ -282,7 +282,7 @@ def study(
         seeds: training seeds instead of the study's own.
         rows: only these rows, and the baseline.
         settings: only these settings.
-        change: fields changed in every cell, such as optim.steps=500 data.tasks=[toy].
+        change: fields changed in every cell, such as optim.steps=500 data.tasks=[toy]; a row that sets one of them keeps its own.
         plan: show what would be run and about how long it takes, and stop.
         processes: jobs at once; with Ray and SLURM as many as may be waiting there.
         threads: of each job; part of what decides the last digits of a result, so it does not follow the number of processes.

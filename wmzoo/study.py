@@ -172,12 +172,16 @@ def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...], sett
 
 
 def experiments(found: Study, scale: Scale, common: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, int], Experiment]]:
-    """Row, setting, seed and configuration of every cell; seeds come slowest, so that a study that is stopped is balanced."""
+    """Row, setting, seed and configuration of every cell; seeds come slowest, so that a study that is stopped is balanced.
+
+    Args:
+        common: fields changed in every cell: they win over those of a setting, and a row's own win over them.
+    """
     for seed in found.seeds:
         for setting, changes in found.settings.items():
             for label, row in found.rows.items():
                 if not row.only or setting in row.only:
-                    fields = {**common, **changes, **row.fields}
+                    fields = {**changes, **common, **row.fields}
                     yield (label, setting, seed), replace(with_fields(arm(row.arm, scale), fields), seed=seed)
 
 
