@@ -42,7 +42,8 @@ SMALL = Study(
 
 def plan(toy_data: Path, runs: Path, what: Study = SMALL, changes: dict[str, Any] | None = None) -> Plan:
     """A study on the toy, planned."""
-    return planned("small", what, runs, "tiny", {**CHANGES, "data.root": str(toy_data), **(changes or {})})
+    kept = {key: value for key, value in CHANGES.items() if all(key not in setting for setting in what.settings.values())}
+    return planned("small", what, runs, "tiny", {**kept, "data.root": str(toy_data), **(changes or {})})
 
 
 @pytest.fixture
