@@ -19,11 +19,15 @@ FEW = "10 demonstrations"
 
 
 def study(scale: Scale = "small") -> Study:
-    """At small scale every arm has 1,000 steps; the rows with twice the steps take about the time of `uwm`."""
+    """At small scale every arm has 1,000 steps; the rows with twice the steps take about the time of `uwm`.
+
+    FLARE also stands there with a quarter of the paper's weight, which validation windows prefer here (LOG.md).
+    """
     steps = {"optim.steps": 1000} if scale == "small" else {}
     rows = {name: Row(name) for name in ARMS}
     if scale == "small":
         rows |= {f"{name}, twice the steps": Row(name, {"optim.steps": 2000}) for name in ("policy", "flare")}
+        rows["flare, weight 0.05"] = Row("flare", {"objectives.flare.weight": 0.05})
     rows |= {name: Row(name, {"data.videos": 30}, only=(FEW,)) for name in ("flare_video", "uwm_video")}
     return Study(
         question="Does a world model help a policy, and must it be explicit (generate the future) or implicit (align with its embedding)?",
