@@ -12,9 +12,10 @@ from wmzoo import cli, registry
 from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
+from wmzoo.features import frame_tokens
 from wmzoo.files import read_json
 from wmzoo.findings import Cost, Findings, Line
-from wmzoo.flops import count
+from wmzoo.flops import count, sampling, weightless
 from wmzoo.report import foresight, worlds
 from wmzoo.run import aligns, plays, train
 from wmzoo.stats import by_episode, clustered
@@ -355,6 +356,19 @@ def test_other_tasks(runs: Path) -> None:
 def test_wrong_words(words: tuple[str, ...], message: str, runs: Path) -> None:
     with pytest.raises(UserError, match=message):
         cli.dispatch([word.format(runs=runs) for word in words])
+
+
+@pytest.mark.parametrize("name", ["rla_wm", "rae", "uwm", "uwm_rla", "video", "dino_wm"])
+def test_operations_of_all_sampling_steps(name: str) -> None:
+    """`count` looks at one step and at two; all of them, one by one, take as many operations as it says."""
+    arm = registry.arm(name, "tiny")
+    hybrid, batch = weightless(arm)
+    hybrid.requires_grad_(False)
+    model = hybrid.world_model
+    assert model is not None
+    with torch.device("meta"):
+        spent = sampling(model, batch, frame_tokens(batch, model.encoder, model.view), model.steps)
+    assert spent == count(arm)["flops"]["prediction"]
 
 
 def test_operations_of_a_prediction() -> None:

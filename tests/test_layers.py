@@ -25,6 +25,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"data", "collect"},
     {"config"},
     {"module", "registry", "flops", "loggers"},
+    {"dream"},
     {"run", "doctor"},
     {"rollout", "probe", "compare", "subject"},
     {"pictures", "follow"},

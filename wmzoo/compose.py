@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .batch import Batch, Needs
 from .errors import UserError, unknown
-from .interfaces import Denoiser, Objective, Trunk, WorldModel
+from .interfaces import Denoiser, Dreamer, Objective, Trunk, WorldModel
 from .question import Hidden, Question, Score, Stream
 
 
@@ -20,7 +20,7 @@ class Hybrid(nn.Module):
     Args:
         observer: batch -> {"observation": Stream, "state": Stream}; never reads the future.
         trunk: runs once per batch, and not at all if no objective has streams or taps.
-        objectives: by name; each stream has one owner.
+        objectives: by name; each stream has one owner.  Beside one that dreams observer and trunk stay as they are.
     """
 
     def __init__(self, observer: nn.Module, trunk: Trunk, objectives: Mapping[str, Objective]) -> None:
@@ -29,6 +29,9 @@ class Hybrid(nn.Module):
         self.objectives = cast("dict[str, Objective]", nn.ModuleDict(objectives))
         for objective in objectives.values():
             objective.join(observer)
+            if isinstance(objective, Dreamer):  # it learns a correction of what is there
+                self.observer.requires_grad_(False)
+                self.trunk.requires_grad_(False)
 
     def needs(self) -> Needs:
         """The frames and actions of all objectives together.
@@ -179,6 +182,13 @@ class Hybrid(nn.Module):
             denoiser = cast("Denoiser", self.objectives[name])
             streams |= shown(denoiser, value, torch.ones(len(batch), device=value.device), batch)
         return self.trunk(streams, taps)
+
+    def played(self, denoiser: Denoiser, noisy: Tensor, clock: Tensor, batch: Batch) -> Hidden:
+        """What the trunk makes of a noisy chunk at a clock (B,), everything standing as when the policy plays."""
+        streams: dict[str, Stream] = self.observer(batch)
+        for objective in self.objectives.values():
+            streams |= objective.standing(batch)
+        return self.trunk({**streams, **denoiser.embed(noisy, clock, batch)})
 
     def _sample(self, denoiser: Denoiser, batch: Batch, noise: Tensor, steps: int, others: Mapping[str, Stream]) -> Tensor:
         streams: dict[str, Stream] = self.observer(batch)

@@ -6,36 +6,21 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .batch import Batch
 from .compose import Hybrid
 from .config import Experiment, Optim, build, dump, from_plain, needs_of, sizes_for
 from .features import frame_tokens
+from .interfaces import WorldModel
 
 
 def count(arm: Experiment) -> dict[str, Any]:
     """Parameters of every part, and the operations of one forward pass and of one training step for a single window."""
-    needs = needs_of(arm)
-    action, state, views = (getattr(arm.observer, name, usual) for name, usual in (("action", 4), ("state", 4), ("views", 1)))
+    hybrid, batch = weightless(arm)
     with torch.device("meta"):
-        sizes = sizes_for(arm, action=action, state=state, views=views, history=needs.history)
-        hybrid = build(arm, sizes)
-        square = (views, 3, arm.data.size, arm.data.size)
-        batch = Batch(
-            image=torch.zeros(1, needs.history, *square),
-            state=torch.zeros(1, needs.history, state),
-            has_state=torch.ones(1, dtype=torch.bool),
-            text=torch.ones(1, 24, dtype=torch.long),
-            action=torch.zeros(1, arm.data.horizon, action),
-            action_mask=torch.ones(1, arm.data.horizon, action, dtype=torch.bool),
-            future=torch.zeros(1, len(needs.futures), *square),
-            has_future=torch.ones(1, len(needs.futures), dtype=torch.bool),
-            offset=torch.ones(1, len(needs.futures), dtype=torch.long),
-            embodiment=torch.zeros(1, dtype=torch.long),
-            sample=torch.zeros(1, dtype=torch.long),
-        )
         with FlopCounterMode(display=False) as forward:
             scores = hybrid(batch)
             total = torch.stack([score.value.sum() for score in scores.values()]).sum()
@@ -53,6 +38,29 @@ def count(arm: Experiment) -> dict[str, Any]:
         "parameters": {**parts, "all": sum(p.numel() for p in hybrid.parameters()), "trained": trained},
         "flops": {"forward": forward.get_total_flops(), "step": forward.get_total_flops() + backward.get_total_flops(), **foreseen},
     }
+
+
+def weightless(arm: Experiment) -> tuple[Hybrid, Batch]:
+    """The arm and one window, both on the meta device."""
+    needs = needs_of(arm)
+    action, state, views = (getattr(arm.observer, name, usual) for name, usual in (("action", 4), ("state", 4), ("views", 1)))
+    with torch.device("meta"):
+        hybrid = build(arm, sizes_for(arm, action=action, state=state, views=views, history=needs.history))
+        square = (views, 3, arm.data.size, arm.data.size)
+        batch = Batch(
+            image=torch.zeros(1, needs.history, *square),
+            state=torch.zeros(1, needs.history, state),
+            has_state=torch.ones(1, dtype=torch.bool),
+            text=torch.ones(1, 24, dtype=torch.long),
+            action=torch.zeros(1, arm.data.horizon, action),
+            action_mask=torch.ones(1, arm.data.horizon, action, dtype=torch.bool),
+            future=torch.zeros(1, len(needs.futures), *square),
+            has_future=torch.ones(1, len(needs.futures), dtype=torch.bool),
+            offset=torch.ones(1, len(needs.futures), dtype=torch.long),
+            embodiment=torch.zeros(1, dtype=torch.long),
+            sample=torch.zeros(1, dtype=torch.long),
+        )
+    return hybrid, batch
 
 
 def counted(arm: Experiment) -> dict[str, Any]:
@@ -75,10 +83,19 @@ def _prediction(hybrid: Hybrid, batch: Batch) -> dict[str, int]:
     hybrid.requires_grad_(False)  # the counter wants a history of whatever could have a gradient
     with torch.no_grad(), FlopCounterMode(display=False) as encode:
         now = frame_tokens(batch, model.encoder, model.view)
-    keep = torch.ones(1, model.horizon, dtype=torch.bool)
+    once, steps = sampling(model, batch, now, 1), model.steps
+    every = sampling(model, batch, now, 2) - once if steps > 1 else 0  # sampling steps are alike
+    return {"prediction": once + (steps - 1) * every, "its encoder": encode.get_total_flops()}
+
+
+def sampling(model: WorldModel, batch: Batch, now: Float[Tensor, "B P E"], steps: int) -> int:
+    """Operations of a prediction that is sampled in so many steps."""
+    keep, action, usual = torch.ones(1, model.horizon, dtype=torch.bool), batch.action[:, : model.horizon], model.steps
+    model.steps = steps
     with torch.no_grad(), FlopCounterMode(display=False) as predict:
-        model.predict(batch, now, batch.action[:, : model.horizon], keep, torch.Generator("cpu"))
-    return {"prediction": predict.get_total_flops(), "its encoder": encode.get_total_flops()}
+        model.predict(batch, now, action, keep, torch.Generator("cpu"))
+    model.steps = usual
+    return predict.get_total_flops()
 
 
 def _parts(hybrid: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -335,6 +335,54 @@ class Denoiser(Objective):
         return chunk
 
 
+class Dreamer(Denoiser):
+    """A policy that learns from what a world model says would follow its actions.
+
+    Attributes:
+        world: the world model.
+        execute: K, actions of a chunk that are carried out.
+        chunks: T, of a dream.
+        epochs: how often what was dreamt at once is learnt from.
+    """
+
+    world: WorldModel
+    execute: int
+    chunks: int
+    epochs: int
+
+    @abstractmethod
+    def feature(self, hidden: Hidden) -> Float[Tensor, "B F"]:
+        """What the policy makes of what it sees; it stays as it is while the policy learns."""
+
+    @abstractmethod
+    def choice(self, feature: Float[Tensor, "B F"]) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B K A"], Float[Tensor, "B K A"]]:
+        """The chunk before learning; mean and deviation of the first K actions now, scaled to [-1, 1]."""
+
+    @abstractmethod
+    def log_density(self, feature: Float[Tensor, "B F"], chunk: Float[Tensor, "B K A"]) -> Float[Tensor, "B"]:
+        """Of these K actions, in nats."""
+
+    @abstractmethod
+    def value(self, feature: Float[Tensor, "B F"]) -> Float[Tensor, "B"]:
+        """What the critic expects of the rest of the dream."""
+
+    @abstractmethod
+    def reward(
+        self, dreamt: Float[Tensor, "B P E"], shown: Float[Tensor, "B P E"], goal: Float[Tensor, "B P E"], ends: Bool[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        """Of a chunk that led here, where a demonstration was there, and ends at the goal."""
+
+    @abstractmethod
+    def advantages(
+        self, rewards: Float[Tensor, "B T"], values: Float[Tensor, "B T"], there: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+        """How much better than expected each chunk was, and what should have been expected."""
+
+    @abstractmethod
+    def moved(self, batch: "Batch") -> bool:
+        """True where the policy has moved too far to learn more from this."""
+
+
 class Trunk(nn.Module, ABC):
     """Named streams in, hidden states out; the only place where streams meet.
 

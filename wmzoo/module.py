@@ -6,7 +6,7 @@ started again ends in the same weights, bit for bit.  A Lightning epoch is a cha
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from .batch import Batch
 from .compose import Hybrid
 from .config import Optim
-from .data import Windows
 from .errors import UserError
 from .kernels import keep_freed_memory
 from .question import Score
@@ -165,33 +164,45 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
 
+class Source(Protocol):
+    """What gives batches."""
+
+    def train(self, step: int) -> Batch:
+        """Training batch number `step`."""
+        ...
+
+    def validate(self, count: int) -> list[Batch]:
+        """`count` validation windows, always the same."""
+        ...
+
+
 class Steps(Dataset[Batch]):
     """Training batches first, first + 1, ..., each drawn when it is asked for."""
 
-    def __init__(self, windows: Windows, first: int, count: int) -> None:
-        self.windows, self.first, self.count = windows, first, count
+    def __init__(self, source: Source, first: int, count: int) -> None:
+        self.source, self.first, self.count = source, first, count
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Batch:
-        return self.windows.train(self.first + index)
+        return self.source.train(self.first + index)
 
 
 class ZooData(L.LightningDataModule):
     """One chapter of training batches at a time, and the fixed validation windows."""
 
-    def __init__(self, windows: Windows, optim: Optim, validation: int = 256) -> None:
+    def __init__(self, source: Source, optim: Optim, validation: int = 256) -> None:
         super().__init__()
-        self.windows, self.optim, self.validation = windows, optim, validation
+        self.source, self.optim, self.validation = source, optim, validation
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
         first = self.trainer.global_step
-        return DataLoader(Steps(self.windows, first, min(self.optim.chapter, self.optim.steps - first)), batch_size=None)
+        return DataLoader(Steps(self.source, first, min(self.optim.chapter, self.optim.steps - first)), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(cast("Dataset[Batch]", self.windows.validate(self.validation)), batch_size=None)
+        return DataLoader(cast("Dataset[Batch]", self.source.validate(self.validation)), batch_size=None)
 
 
 def precision_for(choice: str) -> str:

@@ -32,6 +32,7 @@ from .batch import Batch
 from .compose import Hybrid
 from .config import Experiment, build, build_for, sizes_for
 from .data import Normaliser, Windows, byte_tokens, to_image
+from .dream import source
 from .episodes import open_task
 from .errors import UserError
 from .files import alone_in, exported, read_json, text_hash, write_atomically, write_json
@@ -77,12 +78,13 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     if not checkpoint.exists():
         hybrid.eval().settle(lambda: (windows.train(step) for step in range(SETTLING)))
         hybrid.train()
+    batches = source(arm, hybrid, windows)
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out), warnings.catch_warnings():
         write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        data, keeper = ZooData(windows, arm.optim), Keeper(out, arm.optim.steps)
+        data, keeper = ZooData(batches, arm.optim), Keeper(out, arm.optim.steps)
         run_loop(module, data, [keeper], also, str(checkpoint) if checkpoint.exists() else None)
         if module.average is not None:
             module.average.copy_to(hybrid)

@@ -1,0 +1,220 @@
+"""What would have happened?  A policy plays inside a world model, beside demonstrations, and its dreams are the batches it learns from.
+
+    now   = tokens of a demonstration's frame: of its first in half of the dreams, of any other in the rest
+    then, chunk by chunk:
+    f     = features of the policy before the frame as it is painted, the hand's state and the instruction
+    chunk = drawn around the policy's own (`Dreamer.choice`); on validation its mean
+    now   = what the world model predicts after it; the state by ridge regression from the state and the chunk
+    r     = `Dreamer.reward`, against the demonstration at the same moment
+A dream ends with its demonstration, or after T chunks.  Dream i of step s is a function of (seed, s, i) and of the weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .batch import Batch
+from .compose import Hybrid
+from .config import Experiment
+from .data import Window, Windows
+from .errors import UserError
+from .features import frame_tokens
+from .interfaces import Dreamer
+from .module import precision_for
+from .regress import ridge
+
+FIRST = 0.5  # of the dreams begin with a demonstration's first frame
+PENALTY = 1e-3  # of the ridge that moves the hand
+KINEMATICS = 4096  # windows that it is fitted on
+
+
+class Dream(NamedTuple):
+    """What happened in B dreams of T chunks; what comes after the end of a dream means nothing."""
+
+    feature: Float[Tensor, "B T F"]
+    chunk: Float[Tensor, "B T K A"]
+    log_density: Float[Tensor, "B T"]
+    value: Float[Tensor, "B T"]
+    reward: Float[Tensor, "B T"]
+    there: Bool[Tensor, "B T"]
+
+
+def source(arm: Experiment, hybrid: Hybrid, windows: Windows) -> "Windows | Dreams":
+    """Where the batches of an arm come from: its windows, or what its policy dreams from there.
+
+    Raises:
+        UserError: the policy dreams in chunks that it does not play, or a checkpoint would lie within a round.
+    """
+    dreamer = next((objective for objective in hybrid.objectives.values() if isinstance(objective, Dreamer)), None)
+    if dreamer is None:
+        return windows
+    if dreamer.execute != arm.play.execute:
+        raise UserError(f"the policy dreams of {dreamer.execute} actions a chunk and plays {arm.play.execute}: make them equal")
+    if arm.optim.chapter % dreamer.epochs:
+        raise UserError(f"--optim.chapter {arm.optim.chapter} must be a multiple of the {dreamer.epochs} epochs of a round")
+    if arm.data.shift:
+        raise UserError("a dream begins with a frame as it was recorded: --data.shift 0")
+    return Dreams(hybrid, dreamer, windows, precision_for(arm.optim.precision) == "bf16-mixed")
+
+
+def kinematics(windows: Windows, execute: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """(state, K actions) -> the state after them, standardised: ridge regression on training windows.
+
+    Raises:
+        UserError: no demonstration is as long as a chunk.
+    """
+    rows = [row for row in windows.labelled if row.now + execute <= row.episode.length]
+    if not rows:
+        raise UserError(f"no demonstration has {execute} actions")
+    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(KINEMATICS, len(rows))).astype(int)]
+    scale = windows.normaliser
+    before = np.stack([scale.state(row.episode.state[row.now]) for row in rows])
+    after = np.stack([scale.state(row.episode.state[row.now + execute]) for row in rows])
+    chunks = np.stack([scale.action(row.episode.action[row.now : row.now + execute]).ravel() for row in rows])
+    moved = ridge(np.concatenate([before, chunks], axis=1).astype(float), (after - before).astype(float), PENALTY)
+
+    def move(state: Tensor, chunk: Tensor) -> Tensor:
+        seen = torch.cat([state, chunk.flatten(1)], dim=1)
+        return state + torch.from_numpy(moved(seen.double().cpu().numpy())).to(state)
+
+    return move
+
+
+@dataclass
+class Round:
+    """What was dreamt at once, and the step it was dreamt for."""
+
+    step: int
+    batch: Batch
+
+
+class Dreams:
+    """In the place of `Windows`: batches of dreams.
+
+    Args:
+        hybrid: the policy as it is now, whenever a batch is asked for.
+        dreamer: the objective that learns.
+        windows: where dreams begin.
+        half: dream in bf16.
+    """
+
+    def __init__(self, hybrid: Hybrid, dreamer: Dreamer, windows: Windows, half: bool) -> None:
+        self.hybrid, self.dreamer, self.windows, self.half = hybrid, dreamer, windows, half
+        self.move = kinematics(windows, dreamer.execute)
+        self.first = [row for row in windows.labelled if row.now == 0]
+        self.round: Round | None = None
+        self.before: Dream | None = None
+
+    def train(self, step: int) -> Batch:
+        """Training batch number `step`: a new round, or the last one again, of which nothing counts once the policy has moved too far."""
+        begun = step - step % self.dreamer.epochs
+        if self.round is None or self.round.step != begun:
+            self.round = Round(begun, self._round(begun))
+        batch = self.round.batch
+        if step > begun:
+            with torch.no_grad():
+                if self.dreamer.moved(batch):
+                    there = batch.features["dream/there"]
+                    return replace(batch, features={**batch.features, "dream/there": torch.zeros_like(there)})
+        return batch
+
+    def _round(self, step: int) -> Batch:
+        rng = np.random.default_rng((self.windows.seed, step))
+        count = self.windows.config.batch
+        early = rng.random(count) < FIRST
+        rows = [
+            (self.first if soon else self.windows.labelled)[rng.integers(len(self.first if soon else self.windows.labelled))]
+            for soon in early
+        ]
+        start, dream = self.dream(rows, torch.Generator().manual_seed((self.windows.seed << 32) + step))
+        gain, wanted = self.dreamer.advantages(dream.reward, dream.value, dream.there)
+        some = gain[dream.there]
+        told = {name: value.flatten(0, 1) for name, value in dream._asdict().items()}
+        told |= {"advantage": ((gain - some.mean()) / (some.std() + 1e-8)).flatten(), "wanted": wanted.flatten()}
+        rows_of = torch.arange(count, device=gain.device).repeat_interleave(dream.reward.shape[1])
+        return replace(start[rows_of], features={f"dream/{name}": value for name, value in told.items()})
+
+    def validate(self, count: int) -> list[Batch]:
+        """Dreams without chance from validation windows, the same ones every time; and what the policy dreamt before it learnt."""
+        held = self.windows.validation
+        some = min(count, self.windows.config.batch)
+        rows = [held[i] for i in np.linspace(0, len(held) - 1, some).astype(int)]
+        start, now = self.dream(rows, None)
+        if self.before is None:
+            self.before = self.dream(rows, None, learnt=False)[1]
+        seen = {
+            name: torch.where(dream.there, dream.reward, 0.0).sum(dim=1)
+            for name, dream in (("return", now), ("return_before", self.before))
+        }
+        return [replace(start, features={f"seen/{name}": value for name, value in seen.items()})]
+
+    @torch.no_grad()
+    def dream(self, rows: list[Window], generator: torch.Generator | None, learnt: bool = True) -> tuple[Batch, Dream]:
+        """What happens from these windows on.
+
+        Args:
+            generator: of the policy's chance; without one it plays its mean.
+            learnt: False plays the policy as it was before it learnt.
+
+        Returns:
+            The windows themselves, and the dreams.
+        """
+        dreamer, training = self.dreamer, self.hybrid.training
+        world, device = dreamer.world, next(self.hybrid.parameters()).device
+        start = self.windows.gather(rows, np.zeros((len(rows), 2), int), np.random.default_rng(0)).to(device)
+        length = torch.tensor([row.episode.length - row.now for row in rows], device=device)
+        self.hybrid.eval()
+        steps = []
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            tokens = frame_tokens(start, world.encoder, world.view).float()
+            goal = self._goal(rows, device)
+            batch = start
+            for i in range(dreamer.chunks):
+                feature = dreamer.feature(self._hidden(batch))
+                base, mean, deviation = dreamer.choice(feature)
+                mean = mean if learnt else base[:, : dreamer.execute]
+                chance = 0.0 if generator is None else torch.randn(mean.shape, generator=generator).to(device)
+                chunk = mean + deviation * chance
+                tokens = self._ahead(batch, tokens, chunk, i).float()
+                shown = frame_tokens(start, world.encoder, world.view, start.column(dreamer.execute * (i + 1))).float()
+                done = dreamer.execute * (i + 1)
+                shown = torch.where((length >= done)[:, None, None], shown, goal)
+                gained = dreamer.reward(tokens, shown, goal, length <= done)
+                there = length > dreamer.execute * i
+                steps.append(Dream(feature, chunk, dreamer.log_density(feature, chunk), dreamer.value(feature), gained, there))
+                batch = self._next(batch, tokens, chunk)
+        self.hybrid.train(training)
+        return start, Dream(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))
+
+    def _goal(self, rows: list[Window], device: torch.device) -> Float[Tensor, "B P E"]:
+        """The last frame of every demonstration."""
+        ends = [replace(row, now=row.episode.length) for row in rows]
+        last = self.windows.gather(ends, np.zeros((len(rows), 2), int), np.random.default_rng(0)).to(device)
+        return frame_tokens(last, self.dreamer.world.encoder, self.dreamer.world.view).float()
+
+    def _hidden(self, batch: Batch) -> Any:
+        chunk, clock = torch.zeros_like(batch.action), torch.zeros(len(batch), device=batch.action.device)
+        return self.hybrid.played(self.dreamer, chunk, clock, batch)
+
+    def _ahead(self, batch: Batch, tokens: Float[Tensor, "B P E"], chunk: Float[Tensor, "B K A"], index: int) -> Float[Tensor, "B P E"]:
+        """What the world model predicts, with the same noise in every round."""
+        world = self.dreamer.world
+        action = torch.zeros(len(chunk), world.horizon, chunk.shape[2], device=chunk.device)
+        action[:, : chunk.shape[1]] = chunk.clamp(-1, 1)
+        keep = torch.arange(world.horizon, device=chunk.device) < chunk.shape[1]
+        chance = torch.Generator(chunk.device).manual_seed(index)
+        return world.predict(batch, tokens, action, keep.expand(len(chunk), -1), chance)
+
+    def _next(self, batch: Batch, tokens: Float[Tensor, "B P E"], chunk: Float[Tensor, "B K A"]) -> Batch:
+        """What the policy sees after the chunk."""
+        side = batch.image.shape[-1]
+        image = self.dreamer.world.paint(tokens).float().clamp(0, 1)
+        if image.shape[-1] != side:
+            image = torch.nn.functional.interpolate(image, size=(side, side), mode="bilinear", antialias=True)
+        state = self.move(batch.state[:, -1], chunk.clamp(-1, 1).float())
+        return replace(batch, image=image[:, None, None], state=state[:, None], features={})
