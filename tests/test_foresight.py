@@ -15,9 +15,10 @@ from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.files import read_json
 from wmzoo.findings import Cost, Findings, Line
+from wmzoo.finished import aligns, plays
 from wmzoo.flops import count, sampling, weightless
 from wmzoo.report import foresight, worlds
-from wmzoo.run import aligns, plays, train
+from wmzoo.run import train
 from wmzoo.stats import by_episode, clustered
 from wmzoo.study import Job
 from wmzoo.world import evaluate, found, line

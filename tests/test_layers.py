@@ -1,6 +1,8 @@
 """The law of the house: who may import whom.  Arrows run down, between the rooms and inside wmzoo/."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -24,7 +26,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"implicit"},
     {"data", "collect"},
     {"config"},
-    {"module", "registry", "flops", "loggers"},
+    {"module", "registry", "flops", "loggers", "finished"},
     {"dream"},
     {"run", "doctor"},
     {"rollout", "probe", "compare", "subject"},
@@ -84,6 +86,13 @@ def test_arrows_between_rooms_run_down(room: str) -> None:
     }
     assert MODULES[room], f"{room}/ has no modules"
     assert not up, f"{room}/ may import only {sorted(MAY_IMPORT[room])}, but {up}"
+
+
+def test_whoever_plays_or_reports_does_not_wait_for_the_trainer() -> None:
+    """Lightning takes seconds to import, and every process of an evaluation would pay for it."""
+    what = "rollout, world, compare, probe, follow, study, report, cli"
+    told = f"import sys; from wmzoo import {what}; assert not {{'lightning', 'torchmetrics', 'transformers'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", told], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)

@@ -92,6 +92,10 @@ def test_smaller_errors_are_better(tmp_path: Path) -> None:
     assert found is not None
     assert found.estimate.mean == pytest.approx(0.2)
     assert found.n == "2 seeds x 8 windows of 4 episodes"
+    other = cells["theirs", ""][1].folder / "world.npz"
+    np.savez(other, **{**np.load(other), "episode": np.arange(8) // 4})
+    with pytest.raises(UserError, match=r"theirs-1 and .*ours-0 were asked about other windows"):
+        compared(claim, cells, "theirs")
 
 
 def test_autoencoders_are_told_the_future(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from wmzoo import files, registry, run
 from wmzoo.batch import Batch
 from wmzoo.config import Experiment, Term, self_contained
 from wmzoo.errors import UserError
-from wmzoo.interfaces import Sizes
+from wmzoo.finished import Policy
+from wmzoo.interfaces import Sizes, View
+from wmzoo.kernels import precision_for
 from wmzoo.models.targets import Following
-from wmzoo.module import Average, ZooModule, ema_decay, parameter_groups, precision_for, rate
-from wmzoo.run import Policy
+from wmzoo.module import Average, ZooModule, ema_decay, parameter_groups, rate
 
 
 def quick(root: Path, steps: int = 12, chapter: int = 4) -> Experiment:
@@ -213,7 +214,7 @@ def test_export_plays_like_the_training_module(toy_data: Path, tmp_path: Path) -
     """C6: the policy read from its export gives bit-identical chunks, also from the export folder alone."""
     run.train(quick(toy_data), tmp_path / "a")
     first, second = Policy.load(tmp_path / "a"), Policy.load(tmp_path / "a" / "export")
-    view = [run.View(torch.zeros(1, 32, 32, 3, dtype=torch.uint8).numpy(), torch.zeros(2).numpy())]
+    view = [View(torch.zeros(1, 32, 32, 3, dtype=torch.uint8).numpy(), torch.zeros(2).numpy())]
     noise = torch.randn(8, 3).numpy()
     chunk = first.act(view, "reach the red disc", noise)
     assert (chunk == second.act(view, "reach the red disc", noise)).all()

@@ -157,7 +157,7 @@ def test_a_run_plans(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_what_a_plan_sees_is_a_window(toy_data: Path) -> None:
     """One window without a future, its first view repeated."""
-    from wmzoo.run import seen
+    from wmzoo.finished import seen
 
     sizes = Sizes(width=0, depth=0, context=0, out=0, horizon=4, action=3, state=2, image=32, views=1, history=2, embodiments=2)
     view = View(np.full((1, 32, 32, 3), 51, np.uint8), np.array([1.0, 2.0], np.float32))

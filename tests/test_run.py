@@ -14,9 +14,9 @@ from wmzoo import config, features, registry, run
 from wmzoo.config import Experiment
 from wmzoo.errors import UserError
 from wmzoo.files import alone_in
+from wmzoo.finished import Policy
 from wmzoo.interfaces import View
 from wmzoo.module import ZooModule
-from wmzoo.run import Policy
 
 
 def stage(root: Path, steps: int = 4) -> Experiment:

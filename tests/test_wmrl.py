@@ -14,9 +14,10 @@ from wmzoo.config import Experiment, build_for, needs_of, self_contained
 from wmzoo.data import Windows
 from wmzoo.dream import Dreams, kinematics, source
 from wmzoo.errors import UserError
+from wmzoo.finished import Policy, load_hybrid
 from wmzoo.module import ZooModule
 from wmzoo.objectives.wmrl import Wmrl, advantages, clipped, corrected, divergence, log_density, reward
-from wmzoo.run import Policy, load_hybrid, train
+from wmzoo.run import train
 
 
 def tiny(root: Path, **fields: object) -> Experiment:

@@ -22,8 +22,8 @@ from .config import Experiment, build_for, needs_of, self_contained
 from .data import Data, Windows
 from .doctor import matmul_speed
 from .interfaces import Sizes, Trunk
-from .kernels import Kernel, attention_kernel, keep_freed_memory
-from .module import Average, bf16_is_fast, parameter_groups
+from .kernels import Kernel, attention_kernel, bf16_is_fast, keep_freed_memory
+from .module import Average, parameter_groups
 from .question import Stream
 from .rollout import evaluate
 from .run import export

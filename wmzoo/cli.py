@@ -128,8 +128,8 @@ def evaluate(
             that aligns with the future are read by a linear map.
         json: print eval.json or world.json.
     """
+    from .finished import Policy, plays
     from .rollout import evaluate, table
-    from .run import Policy, plays
     from .tasks import resolve
 
     if predict or not plays(Path(run)):

@@ -14,7 +14,7 @@ from . import tasks
 from .collect import record
 from .errors import UserError
 from .interfaces import Task
-from .module import bf16_is_fast
+from .kernels import bf16_is_fast
 from .tasks.metaworld import choose_gl
 
 PACKAGES = (

@@ -25,7 +25,7 @@ from .data import Window, Windows
 from .errors import UserError
 from .features import frame_tokens
 from .interfaces import Dreamer
-from .module import precision_for
+from .kernels import precision_for
 from .regress import ridge
 
 FIRST = 0.5  # of the dreams begin with a demonstration's first frame

@@ -25,10 +25,10 @@ from .data import Normaliser, to_image
 from .errors import UserError
 from .features import frame_tokens
 from .files import write_json
+from .finished import load_hybrid, seen
 from .interfaces import Cost, Planner, Sizes, Task, View, WorldModel
-from .module import bf16_is_fast
+from .kernels import bf16_is_fast
 from .rollout import Handle, Played, crew, handles, play, summary
-from .run import load_hybrid, seen
 
 Goal = Literal["film", "last"]
 

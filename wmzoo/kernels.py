@@ -1,4 +1,4 @@
-"""What is fast on this device?  One attention function, with the choice of kernel made by device; and memory that is kept.
+"""What is fast on this device?  One attention function, with the choice of kernel made by device; memory that is kept; bf16 or not.
 
 On a CPU the products are written out: the backward pass of `scaled_dot_product_attention` in bf16 is several times slower there.
 On a GPU the fused kernel is used.
@@ -57,3 +57,16 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # musl has none
         libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def precision_for(choice: str) -> str:
+    """Lightning's name for a precision; auto is bf16 wherever the processor multiplies it faster than fp32."""
+    if choice == "auto":
+        choice = "bf16" if torch.cuda.is_available() or bf16_is_fast() else "fp32"
+    return {"bf16": "bf16-mixed", "fp32": "32-true"}[choice]
+
+
+def bf16_is_fast() -> bool:
+    """True where the processor has matrix or vector instructions for bf16."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability.startswith("AVX512") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

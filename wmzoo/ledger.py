@@ -18,6 +18,7 @@ import numpy as np
 from . import registry
 from .compare import measured, nearer, sampled, windows
 from .config import Scale
+from .errors import UserError
 from .files import read_json
 from .findings import played
 from .stats import SEEDS, Estimate, by_episode, corrected, paired
@@ -168,11 +169,19 @@ def successes(rows: Rows) -> Found:
 
 
 def errors(rows: Rows) -> Found | None:
-    """Their error in the shared feature space less ours, a chunk ahead; of autoencoders, which are told the future, in their own."""
+    """Their error in the shared feature space less ours, a chunk ahead; of autoencoders, which are told the future, in their own.
+
+    Raises:
+        UserError: two cells were asked about other windows.
+    """
     stored: list[list[Mapping[str, np.ndarray]]] = []
     for jobs in rows:
         kind = read_json(jobs[0].folder / "world.json", "a measured world model")["kind"]
         stored.append([windows(job.folder) if kind == "autoencoder" else measured(job.folder).stored for job in jobs])
+    first = stored[0][0]
+    for job, one in ((job, one) for jobs, each in zip(rows, stored, strict=True) for job, one in zip(jobs, each, strict=True)):
+        if any(not np.array_equal(one[name], first[name]) for name in ("task", "episode")):
+            raise UserError(f"{job.folder} and {rows[0][0].folder} were asked about other windows; measure both alike")
     ahead = rows[0][0].arm.data.horizon
     ways = [f"{way}/{ahead}/l1" for way in ("prediction", "own latent", "no latent")]
     ours, theirs = (next((way for way in ways if all(way in one for one in each)), "") for each in stored)

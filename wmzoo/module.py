@@ -19,7 +19,7 @@ from .batch import Batch
 from .compose import Hybrid
 from .config import Optim
 from .errors import UserError
-from .kernels import keep_freed_memory
+from .kernels import keep_freed_memory, precision_for
 from .question import Score
 
 
@@ -203,19 +203,6 @@ class ZooData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(cast("Dataset[Batch]", self.source.validate(self.validation)), batch_size=None)
-
-
-def precision_for(choice: str) -> str:
-    """Lightning's name for a precision; auto is bf16 wherever the processor multiplies it faster than fp32."""
-    if choice == "auto":
-        choice = "bf16" if torch.cuda.is_available() or bf16_is_fast() else "fp32"
-    return {"bf16": "bf16-mixed", "fp32": "32-true"}[choice]
-
-
-def bf16_is_fast() -> bool:
-    """True where the processor has matrix or vector instructions for bf16."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return capability.startswith("AVX512") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], loggers: list[Any], checkpoint: str | None) -> None:

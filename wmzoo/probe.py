@@ -29,9 +29,9 @@ from .episodes import open_task
 from .errors import UserError
 from .features import frame_tokens
 from .files import write_atomically, write_json
+from .finished import load_hybrid
 from .interfaces import RARE, Encoder, LatentActions, Sizes
 from .regress import Seen, principal, probes
-from .run import load_hybrid
 from .tasks import make, resolve
 
 NEAR = 0.2  # part of the image's side

@@ -23,8 +23,8 @@ from . import config, tasks
 from .collect import end_with_parent
 from .errors import UserError
 from .files import read_json, write_json
+from .finished import Policy
 from .interfaces import Task, View
-from .run import Policy
 from .stats import paired, pooled, verdict, wilson
 
 TUNING = 10_000

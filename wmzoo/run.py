@@ -13,33 +13,27 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from . import config
-from .batch import Batch
 from .compose import Hybrid
-from .config import Experiment, build, build_for, sizes_for
-from .data import Normaliser, Windows, byte_tokens, to_image
+from .config import Experiment, build_for, sizes_for
+from .data import Windows
 from .dream import source
-from .episodes import open_task
 from .errors import UserError
-from .files import alone_in, exported, read_json, text_hash, write_atomically, write_json
-from .interfaces import Aligned, Denoiser, Sizes, View
+from .files import alone_in, exported, write_atomically, write_json
+from .finished import finished, named_stage, whole
 from .loggers import loggers
 from .module import ZooData, ZooModule, run_loop
-from .tasks import resolve
 
 SETTLING = 16  # training batches on which statistics of frozen features are measured
 
@@ -91,18 +85,6 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
         export(arm, hybrid, windows, out / "export", [folder.name for folder in stages.values()])
 
 
-def finished(run: Path) -> Path:
-    """The export of a finished run.
-
-    Raises:
-        UserError: it is none.
-    """
-    folder = run / "export" if (run / "export").exists() else run
-    if not (folder / "weights.safetensors").exists():
-        raise UserError(f"{run} is no finished run: it has no export/weights.safetensors")
-    return folder
-
-
 def start_from(hybrid: Hybrid, run: Path) -> None:
     """Give a fresh network everything that a finished run has of it; what that run has not stays fresh.
 
@@ -110,7 +92,7 @@ def start_from(hybrid: Hybrid, run: Path) -> None:
         UserError: it is no finished run, or its observer or trunk is another one.
     """
     export_, mine = finished(run), hybrid.state_dict()
-    with _whole(export_):
+    with whole(export_):
         state = {name: value for name, value in exported(export_).items() if name in mine}
     needed = [name for name in mine if name.startswith(("observer.", "trunk."))]
     for name in needed:
@@ -123,17 +105,6 @@ def start_from(hybrid: Hybrid, run: Path) -> None:
     for name, objective in hybrid.objectives.items():
         if not any(key.startswith(f"objectives.{name}.") for key in state):
             objective.join(hybrid.observer)  # its copy of the observer is made again, of the observer as it is now
-
-
-def named_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: Path) -> Path:
-    """The run folder of a stage, called after the hash of its configuration and of its data.
-
-    Args:
-        before: the folders of earlier stages, which it may start from; their names are part of the hash.
-    """
-    recorded = [open_task(Path(stage.data.root) / str(stage.data.size), task) for task in resolve(stage.data.tasks)]
-    named = config.dump(config.from_stages(stage, {name: folder.name for name, folder in before.items()}))
-    return home / f"{name}-{text_hash(named + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
 
 
 def trained_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: Path) -> Path:
@@ -239,128 +210,3 @@ def card(arm: Experiment, facts: dict[str, Any]) -> str:
     play = f"K = {arm.play.steps} sampling steps, {arm.play.execute} of {arm.data.horizon} actions executed"
     trained = f"Trained {arm.optim.steps} steps with {versions}."
     return f"# {arm.name}, seed {arm.seed}\n\n{terms}\n\n## Data\n{data}\n\n## Play\n{play}\n\n{trained}\n"
-
-
-def load_hybrid(run: Path) -> tuple[Experiment, Hybrid, dict[str, Any]]:
-    """The arm of a finished run, its whole network in eval, what only training needs included, and what policy.json says.
-
-    Raises:
-        UserError: it is not a run, its training has not ended, or a file is damaged.
-    """
-    folder = run / "export" if (run / "export").exists() else run
-    facts = read_json(folder / "policy.json", "an exported run (has the training ended?)")
-    arm = config.load(folder / "config.yaml")
-    hybrid = build(arm, Sizes(**facts["sizes"])).eval()
-    with _whole(folder):
-        hybrid.load_state_dict(exported(folder))
-    return arm, hybrid, facts
-
-
-def plays(run: Path) -> bool:
-    """True if a finished run has a policy.
-
-    Raises:
-        UserError: it is not a run, or its training has not ended.
-    """
-    objectives = outline(run).objectives.values()
-    return any(isinstance(objective, Denoiser) and objective.stream == "action" for objective in objectives)
-
-
-def foresees(run: Path) -> bool:
-    """True if a finished run has a world model.
-
-    Raises:
-        UserError: it is not a run, or its training has not ended.
-    """
-    return outline(run).world_model is not None
-
-
-def aligns(run: Path) -> bool:
-    """True if a finished run foresees an embedding: an implicit world model, which can be read in another one's feature space.
-
-    Raises:
-        UserError: it is not a run, or its training has not ended.
-    """
-    return any(isinstance(objective, Aligned) and objective.gap > 0 for objective in outline(run).objectives.values())
-
-
-def outline(run: Path) -> Hybrid:
-    """The network of a finished run without its weights."""
-    folder = run / "export" if (run / "export").exists() else run
-    facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
-    with torch.device("meta"):
-        return build(config.load(folder / "config.yaml"), Sizes(**facts["sizes"]))
-
-
-@contextmanager
-def _whole(weights: Path) -> Iterator[None]:
-    """Whatever goes wrong with the weights of an exported run becomes one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the weights of {weights} do not fit its config.yaml or are damaged: {reason}") from None
-
-
-@dataclass
-class Policy:
-    """A policy that plays: raw views in, raw actions out."""
-
-    arm: Experiment
-    hybrid: Hybrid
-    sizes: Sizes
-    normaliser: Normaliser
-    instructions: dict[str, str]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks it was trained on."""
-        return tuple(self.instructions)
-
-    @staticmethod
-    def load(folder: Path) -> "Policy":
-        """The policy of a run folder or of its export.
-
-        Raises:
-            UserError: it is not a run, its training has not ended, or a file is damaged.
-        """
-        folder = folder / "export" if (folder / "export").exists() else folder
-        facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
-        arm, sizes = config.load(folder / "config.yaml"), Sizes(**facts["sizes"])
-        hybrid = build(arm, sizes).strip().eval()
-        with _whole(folder / "weights.safetensors"):
-            hybrid.load_state_dict(load_file(folder / "weights.safetensors"))
-        normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
-        return Policy(arm, hybrid, sizes, normaliser, facts["instructions"])
-
-    def act(self, views: list[View], instruction: str, noise: np.ndarray) -> np.ndarray:
-        """The chunk (H, A) that starts now, in the task's units.
-
-        Args:
-            views: what was seen, the last is now; the first is repeated if there are too few.
-            instruction: in plain words.
-            noise: standard normal, (horizon, A).
-        """
-        batch = seen(views, instruction, self.sizes, self.normaliser)
-        chunk = self.hybrid.act(batch, torch.from_numpy(noise)[None].float(), self.arm.play.steps)
-        return self.normaliser.raw_action(chunk[0].numpy())
-
-
-def seen(views: list[View], instruction: str, sizes: Sizes, normaliser: Normaliser) -> Batch:
-    """One window: what was seen so far, and no future; the first view is repeated if there are too few."""
-    views = ([views[0]] * sizes.history + views)[-sizes.history :]
-    empty = np.zeros((1, 0, sizes.views, sizes.image, sizes.image, 3), np.uint8)
-    chunk = (1, sizes.horizon, sizes.action)
-    return Batch(
-        image=to_image(np.stack([view.frame for view in views])[None]),
-        state=torch.from_numpy(normaliser.state(np.stack([view.state for view in views])[None])),
-        has_state=torch.ones(1, dtype=torch.bool),
-        text=byte_tokens([instruction]),
-        action=torch.zeros(chunk),
-        action_mask=torch.zeros(chunk, dtype=torch.bool),
-        future=to_image(empty),
-        has_future=torch.zeros(1, 0, dtype=torch.bool),
-        offset=torch.zeros(1, 0, dtype=torch.long),
-        embodiment=torch.zeros(1, dtype=torch.long),
-        sample=torch.zeros(1, dtype=torch.long),
-    )

@@ -23,8 +23,8 @@ from .data import Data
 from .episodes import open_task
 from .errors import UserError, unknown
 from .files import read_json, text_hash
+from .finished import named_stage
 from .registry import arm, module
-from .run import named_stage
 from .tasks import resolve
 
 Measure = Literal["play", "foresee", "probe", "shift"]

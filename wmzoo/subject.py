@@ -16,9 +16,9 @@ from .data import Normaliser, Window, Windows
 from .episodes import open_task
 from .errors import UserError
 from .features import frame_tokens
+from .finished import load_hybrid
 from .implicit import Implicit
 from .interfaces import Aligned, Encoder, Residuals, WorldModel
-from .run import load_hybrid
 from .tasks import resolve
 
 AMONG, FITTED = 64, 2048  # windows among which a future is sought, and those on which a linear map is fitted

@@ -14,8 +14,9 @@ from typing import Any
 from . import __version__, probe, rollout, world
 from .compare import scored
 from .files import alone_in, read_json, write_json
+from .finished import aligns, foresees, outline, plays
 from .interfaces import LatentActions
-from .run import aligns, foresees, outline, plays, train
+from .run import train
 from .study import Job, handles_played
 from .tasks import every_shift, resolve
 
