@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wmzoo import registry
 from wmzoo.batch import Batch
+from wmzoo.clock import interpolate, to_zoo_time, velocity
 from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, needs_of, self_contained
 from wmzoo.errors import UserError
@@ -23,6 +24,7 @@ from wmzoo.objectives.dino_wm import Sequence, next_loss, one_shot_loss
 from wmzoo.objectives.fm_wm import FmWm, bridge
 from wmzoo.objectives.foresight import FlowForesight, Foresight, OneChunk, Seen, clip, column_within, skill, velocity_errors
 from wmzoo.objectives.rae import Rae, shifted_clocks, shifted_grid
+from wmzoo.sample import euler
 
 ARMS = ("rla_wm", "fm_wm", "fm_wm_gaussian", "rae", "dino_wm_one_shot", "dino_wm")
 FLOWS = ("rla_wm", "fm_wm", "fm_wm_gaussian", "rae")
@@ -68,6 +70,30 @@ def frames(batch: Batch, name: str) -> Batch:
         offset=torch.tensor([[2, 4, 6]]).expand(6, -1).clone(),
         features={},
     )
+
+
+def test_the_published_time_of_the_latents_flow_is_zoo_time_turned_round() -> None:
+    """W2: RLA-WM's code has the noise at s = 1, x_s = (1 - s) x + (1e-5 + (1 - 1e-5) s) eps, v = (1 - 1e-5) eps - x; with 1e-5 taken as 0
+    the same triplet (x, eps, s = 1 - t) and the same network, its time turned and its sign flipped, have the same squared and
+    absolute error, and walk the same way from noise to data.
+    """
+    random = torch.Generator().manual_seed(0)
+    x, eps = torch.randn(5, 4, 3, generator=random), torch.randn(5, 4, 3, generator=random)
+    t, weight = torch.rand(5, generator=random), torch.randn(3, 3, generator=random)
+
+    def network(value: Tensor, s: Tensor) -> Tensor:
+        return torch.tanh(value @ weight) + s[:, None, None]
+
+    s = 1 - t
+    theirs = network((1 - s)[:, None, None] * x + s[:, None, None] * eps, s) - (eps - x)
+    field = to_zoo_time("rla_wm", network)
+    squared, absolute = velocity_errors(field(interpolate(eps, x, t), t), velocity(eps, x))
+    assert torch.allclose(squared, theirs.square().mean(dim=(1, 2)))
+    assert torch.allclose(absolute, theirs.abs().mean(dim=(1, 2)))
+    walked = eps
+    for i in range(10):  # from s = 1 down to 0
+        walked = walked - network(walked, torch.full((5,), 1 - i / 10)) / 10
+    assert torch.allclose(euler(field, eps, 10), walked, atol=1e-6)
 
 
 def ask(model: Any, batch: Batch, steps: int = 8, action: Tensor | None = None, seed: int = 0) -> Tensor:
