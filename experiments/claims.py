@@ -52,7 +52,7 @@ def claims() -> list[Claim]:
         Claim(17, "RLA", "at a fraction of the operations of FM-WM, RAE, video diffusion", "3.5T against 14.3T, 14.3T, 1.1P (DINO-WM 2.1T)",
               "world_models", "rla_wm", ("fm_wm", "rae", "video"), measure="GFLOP"),
         Claim(18, "RLA", "the latent space orders time", "shown in pictures", "residuals", "rla", measure="order"),
-        Claim(19, "RLA", "it transfers to unseen tasks", "shown in pictures"),
+        Claim(19, "RLA", "it transfers to unseen tasks", "shown in pictures", "residuals", "rla", ("rla_no_latent",), measure="transfer"),
         Claim(20, "RLA", "BC-RLA beats BC when 5% of videos have actions", bc, "few_actions", "bc_rla", ("bc",), ("4% with actions",)),
         Claim(21, "RLA", "RL inside RLA-WM improves BC", "60.7 against 59.6% (5 tasks)", "model_rl", "bc_rl", ("bc_rl_off",)),
         main(22, "UWM", "co-training on action-free video helps", "Stack-Bowls .92 against .86", "uwm_video", ("uwm",), FEW),

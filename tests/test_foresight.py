@@ -10,7 +10,7 @@ import torch
 
 from wmzoo import cli, registry
 from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
-from wmzoo.config import Experiment
+from wmzoo.config import Experiment, load
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.files import read_json
@@ -21,6 +21,7 @@ from wmzoo.report import foresight, worlds
 from wmzoo.run import train
 from wmzoo.stats import by_episode, clustered
 from wmzoo.study import Job
+from wmzoo.work import work
 from wmzoo.world import evaluate, found, line
 
 
@@ -339,6 +340,21 @@ def test_other_tasks(runs: Path) -> None:
     result = evaluate(runs / "rla_wm", tasks=("toy-blue",), count=10)
     assert result["tasks"] == ["toy-blue"]
     assert (runs / "rla_wm" / "world-toy-blue.json").exists()
+
+
+def test_a_cell_is_asked_on_tasks_that_it_was_not_trained_on(runs: Path) -> None:
+    """Once: what is there on as many windows is not asked again; the cell says what was measured."""
+    job = Job(runs / "rla", load(runs / "rla" / "config.yaml"), (), ("rla", "", "0"), ("transfer",), windows=10, elsewhere=("toy-blue",))
+    assert not job.done
+    work(job)
+    assert job.done
+    assert "transfer 10 toy-blue" in read_json(runs / "rla" / "cell.json", "a cell")["measured"]
+    there = runs / "rla" / "world-toy-blue.npz"
+    assert "own latent/8/l1" in np.load(there)
+    before = there.stat().st_mtime_ns
+    work(replace(job, handles=1))
+    assert there.stat().st_mtime_ns == before
+    assert not replace(job, windows=11).done
 
 
 @pytest.mark.parametrize(

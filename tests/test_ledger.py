@@ -35,7 +35,7 @@ def test_a_claim_names_what_its_study_has(claim: Claim) -> None:
         only = found.rows[row].only
         assert not only or set(claim.settings) <= set(only)
     assert len(claim.settings) == (2 if claim.measure == "few less many" else 1)
-    needs = {"l1": "foresee", "GFLOP": "foresee", "order": "foresee", "probe": "probe"}
+    needs = {"l1": "foresee", "GFLOP": "foresee", "order": "foresee", "probe": "probe", "transfer": "transfer"}
     assert needs.get(claim.measure, "play") in found.measures
 
 
@@ -112,6 +112,22 @@ def test_autoencoders_are_told_the_future(tmp_path: Path) -> None:
     said = concluded(claim, {"theirs": compared(claim, cells, "theirs")})
     assert said.verdict == "holds"
     assert said.found.startswith("+0.3 [")
+
+
+def test_other_tasks_are_read_from_their_own_files(tmp_path: Path) -> None:
+    """Off by .2 with its latent and by .3 without on the other tasks; on its own tasks, where it is the other way round, nobody looks."""
+    cells: dict[tuple[str, str], list[Job]] = {}
+    for row, way, error in (("ours", "own latent", 0.2), ("theirs", "no latent", 0.3)):
+        for seed in range(3):
+            job = replace(cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1), elsewhere=("a", "b"))
+            for name, off in (("world-a-b", error), ("world", 1 - error)):
+                told = {f"{way}/{job.arm.data.horizon}/l1": np.full(8, off), "task": np.zeros(8), "episode": np.arange(8) // 2}
+                np.savez(job.folder / f"{name}.npz", **told)
+            cells.setdefault((row, ""), []).append(job)
+    claim = Claim(19, "x", "transfers", "", "s", "ours", ("theirs",), measure="transfer")
+    found = compared(claim, cells, "theirs")
+    assert found is not None
+    assert found.estimate.mean == pytest.approx(0.1)
 
 
 def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:

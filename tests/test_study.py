@@ -539,6 +539,16 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tm
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/weights.safetensors")} == before
 
 
+def test_transfer_names_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that asks for it without tasks, or has tasks that nobody is asked on, is one line."""
+    told = study("residuals", "tiny")
+    assert told.elsewhere == ("toy-blue",)
+    for wrong in (replace(told, elsewhere=()), replace(told, measures=("foresee",))):
+        monkeypatch.setattr("wmzoo.experiments.residuals.study", lambda scale, wrong=wrong: wrong)
+        with pytest.raises(UserError, match="names the tasks `elsewhere`"):
+            study("residuals", "tiny")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ray", "slurm"])
 def test_an_engine_changes_nothing(toy_data: Path, tmp_path: Path, whole: Path, engine: str) -> None:

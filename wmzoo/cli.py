@@ -20,7 +20,7 @@ from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
-Measure = Literal["play", "foresee", "probe", "shift"]
+Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
 Launcher = Literal["local", "ray", "slurm"]
 
 
@@ -366,16 +366,18 @@ def cell(
     handles: int = 20,
     space: str = "",
     windows: int = 256,
+    elsewhere: tuple[str, ...] = (),
     tied: bool = False,
 ) -> None:
     """Train and measure the run that FOLDER/config.yaml describes: what a study does for each of its cells.
 
     Args:
         folder: of the run.
-        measures: play, foresee, probe, shift; nothing trains it only, as a stage.
+        measures: play, foresee, probe, shift, transfer; nothing trains it only, as a stage.
         handles: start states of each task.
         space: run of the world model in whose feature space painted predictions are scored too.
         windows: validation windows on which a world model is asked.
+        elsewhere: tasks of `transfer`.
         tied: end when standard input does.
     """
     from .config import load
@@ -384,7 +386,7 @@ def cell(
 
     if tied:
         end_with_standard_input()
-    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space, windows))
+    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space, windows, elsewhere))
 
 
 def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bool = False) -> None:

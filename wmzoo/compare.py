@@ -135,17 +135,17 @@ def measured(run: Path) -> Measured:
     return replace(found, stored={**found.stored, **shared}) if found.elsewhere else found
 
 
-def windows(run: Path) -> dict[str, np.ndarray]:
-    """What was measured on every window, by the names of world.npz.
+def windows(run: Path, name: str = "world") -> dict[str, np.ndarray]:
+    """What was measured on every window, by the names of world.npz, or of what was measured on other tasks.
 
     Raises:
         UserError: it is not there, or not whole.
     """
     try:
-        with np.load(run / "world.npz") as stored:
+        with np.load(run / f"{name}.npz") as stored:
             return dict(stored)
     except (OSError, ValueError, BadZipFile, EOFError) as error:
-        raise UserError(f"{run / 'world.npz'} cannot be read; type: wmzoo eval {run}") from error
+        raise UserError(f"{run / name}.npz cannot be read; type: wmzoo eval {run}") from error
 
 
 def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequence[str] = ()) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def prepare(job: Job) -> None:
 def words(job: Job) -> list[str]:
     """What a worker is told, after `wmzoo`."""
     asked = ["--measures", *job.measures, "--handles", str(job.handles), "--windows", str(job.windows)] if job.measures else []
-    return ["cell", str(job.folder), "--tied", *asked, *(["--space", job.space] if job.space else [])]
+    more = [*(["--space", job.space] if job.space else []), *(["--elsewhere", *job.elsewhere] if job.elsewhere else [])]
+    return ["cell", str(job.folder), "--tied", *asked, *more]
 
 
 def call(words: list[str], log: Path, threads: int, home: Path) -> str:

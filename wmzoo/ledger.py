@@ -24,8 +24,9 @@ from .findings import played
 from .stats import SEEDS, Estimate, by_episode, corrected, paired
 from .study import Job, Plan, missing_data, planned, restricted, study
 from .tables import Table
+from .world import named
 
-Measure = Literal["success", "few less many", "l1", "GFLOP", "order", "probe"]
+Measure = Literal["success", "few less many", "l1", "GFLOP", "order", "probe", "transfer"]
 MARK = "claims"
 
 
@@ -58,7 +59,7 @@ class Claim:
         settings: of the study; two for a gain that grows from the second to the first.
         measure: success; success in the first setting less that in the second; absolute error in features, or operations of one
             prediction, which are to be smaller; how much oftener than by chance the half-way frame is nearest to half a latent; R^2
-            of the motion of the hand, within tasks, read off the latent by a ridge.
+            of the motion of the hand, within tasks, read off the latent by a ridge; the error on tasks that nothing was trained on.
     """
 
     number: int
@@ -178,6 +179,19 @@ def errors(rows: Rows) -> Found | None:
     for jobs in rows:
         kind = read_json(jobs[0].folder / "world.json", "a measured world model")["kind"]
         stored.append([windows(job.folder) if kind == "autoencoder" else measured(job.folder).stored for job in jobs])
+    return _nearer(rows, stored)
+
+
+def transferred(rows: Rows) -> Found | None:
+    """The same on tasks that nothing was trained on, in the own feature space.
+
+    Raises:
+        UserError: as `errors`.
+    """
+    return _nearer(rows, [[windows(job.folder, named(job.elsewhere)) for job in jobs] for jobs in rows])
+
+
+def _nearer(rows: Rows, stored: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> Found | None:
     first = stored[0][0]
     for job, one in ((job, one) for jobs, each in zip(rows, stored, strict=True) for job, one in zip(jobs, each, strict=True)):
         if any(not np.array_equal(one[name], first[name]) for name in ("task", "episode")):
@@ -223,6 +237,7 @@ MEASURES: dict[Measure, Callable[[Rows], Found | None]] = {
     "success": successes,
     "few less many": successes,
     "l1": errors,
+    "transfer": transferred,
     "GFLOP": operations,
     "order": order,
     "probe": probed,

@@ -27,7 +27,7 @@ from .finished import named_stage
 from .registry import arm, module
 from .tasks import resolve
 
-Measure = Literal["play", "foresee", "probe", "shift"]
+Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ class Study:
         seeds: of training.
         handles: start states of each task.
         measures: policies are played, world models asked for futures, latent actions probed; `shift` plays a quarter of the
-            handles under every change of the task.
+            handles under every change of the task; `transfer` asks world models on tasks that nothing was trained on.
         space: label of the row whose feature space judges all painted predictions; "" judges each in its own.
         windows: validation windows on which world models are asked.
+        elsewhere: the tasks of `transfer`.
     """
 
     question: str
@@ -71,6 +72,7 @@ class Study:
     measures: tuple[Measure, ...] = ("play",)
     space: str = ""
     windows: int = 256
+    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Job:
         handles: start states of each task.
         space: run of the world model whose feature space judges painted predictions, or "".
         windows: on which a world model is asked.
+        elsewhere: tasks on which it is asked too.
     """
 
     folder: Path
@@ -96,6 +99,7 @@ class Job:
     handles: int = 0
     space: str = ""
     windows: int = 256
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -110,7 +114,8 @@ class Job:
     @property
     def asked(self) -> list[str]:
         """The measurements in words, as cell.json lists them."""
-        played = {"play": str(self.handles), "shift": str(self.shifted), "foresee": f"{self.windows} {Path(self.space).name}", "probe": ""}
+        played = {"play": str(self.handles), "shift": str(self.shifted), "foresee": f"{self.windows} {Path(self.space).name}", "probe": "",
+                  "transfer": " ".join([str(self.windows), *self.elsewhere])}  # fmt: skip
         return [f"{what} {played[what]}".strip() for what in self.measures]
 
     @property
@@ -149,6 +154,8 @@ def study(name: str, scale: Scale = "small") -> Study:
     for label in [found.baseline, *filter(None, [found.space])]:
         if label not in found.rows:
             raise UserError(f"study {name}: {label!r} is not one of its rows, {', '.join(found.rows)}")
+    if ("transfer" in found.measures) != bool(found.elsewhere):
+        raise UserError(f"study {name}: what measures `transfer` names the tasks `elsewhere`, and nothing else does")
     return found
 
 
@@ -210,7 +217,7 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
         if folder in jobs:
             both = " and ".join(", ".join(filter(None, told)) for told in (jobs[folder].about, about))
             raise UserError(f"study {name}: {both} are the same run")
-        jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge, found.windows)
+        jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge, found.windows, found.elsewhere)
     return Plan(name, found, tuple(jobs.values()))
 
 
@@ -233,7 +240,8 @@ def cell_folder(experiment: Experiment, runs: Path) -> Path:
 
 def missing_data(found: Study, scale: Scale, common: Mapping[str, Any]) -> list[tuple[Data, str]]:
     """Tasks of which nothing has been recorded yet, each with the data settings that ask for it."""
-    asked = {(e.data.root, e.data.size, task): e.data for _, e in experiments(found, scale, common) for task in resolve(e.data.tasks)}
+    built = [e for _, e in experiments(found, scale, common)]
+    asked = {(e.data.root, e.data.size, task): e.data for e in built for task in (*resolve(e.data.tasks), *resolve(found.elsewhere))}
 
     def lacks(root: str, size: int, task: str) -> bool:
         try:

@@ -40,6 +40,8 @@ def work(job: Job) -> None:
         if "foresee" in job.measures and predicts and not foreseen(job):
             kept = [asked for asked in kept if not asked.startswith("foresee ")]  # scores in another space are replaced
             world.evaluate(folder, count=job.windows, space=Path(job.space) if job.space else None)
+        if "transfer" in job.measures and predicts and not transferred(job):
+            world.evaluate(folder, job.elsewhere, count=job.windows)
         if "shift" in job.measures and plays(folder):
             for shift in every_shift(names):
                 if handles_played(folder / f"eval-{shift}.json") < job.shifted:
@@ -69,6 +71,12 @@ def foreseen(job: Job) -> bool:
     if job.space:
         return scored(mine) == scored(read_json(Path(job.space) / "world.json", "a measured world model"))
     return mine.get("asked", mine["n"]) >= job.windows
+
+
+def transferred(job: Job) -> bool:
+    """True if the world model was asked on as many windows of the other tasks before."""
+    path = job.folder / f"{world.named(job.elsewhere)}.json"
+    return path.exists() and read_json(path, "a measured world model", "delete it")["asked"] >= job.windows
 
 
 def has_latent_actions(folder: Path) -> bool:

@@ -247,7 +247,7 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
             name: {"mean_rank": float(r.mean()), "nearest": float((r == 0).mean()), "n": len(r)} for name, r in ranks.items()
         }
         kept |= {f"order/{name}": rank for name, rank in ranks.items()}
-    name = "-".join(["world", *(tasks if tasks or data else ())])
+    name = named(tasks)
     write_json(run / f"{name}.json", result)
     shots = photographs(what, rows)
     write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode}))
@@ -256,6 +256,11 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
         save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
                                              about["arm"]: shots["predicted"]}))  # fmt: skip
     return result
+
+
+def named(tasks: tuple[str, ...]) -> str:
+    """What the files of a measurement are called: "world", or after the tasks that were named."""
+    return "-".join(["world", *tasks])
 
 
 def _savez(draft: Path, arrays: dict[str, np.ndarray]) -> None:
