@@ -39,12 +39,16 @@ REACH = 0.1  # of a correction, in scaled actions
 DISCOUNT, TRACE = 0.9, 0.95  # of a chunk
 CLIP, TARGET_KL = 0.2, 0.1
 DISTANCE, BONUS = 5.0, 0.5
+FAR = 20.0  # a logarithm of a ratio beyond which nothing can be learnt
 
 
 @checked
 def corrected(base: Float[Tensor, "B K A"], raw: Float[Tensor, "B 2 K A"]) -> tuple[Float[Tensor, "B K A"], Float[Tensor, "B K A"]]:
-    """Mean and deviation of the actions, scaled to [-1, 1]; a network that says 0 leaves the mean alone, with a deviation of 0.0693."""
-    return base + REACH * torch.tanh(raw[:, 0]), REACH * nn.functional.softplus(raw[:, 1])
+    """Mean and deviation of the actions, scaled to [-1, 1]; a network that says 0 leaves the mean alone, with a deviation of 0.0693.
+
+    A deviation is never less than 0.001: at 0 a density is no number.
+    """
+    return base + REACH * torch.tanh(raw[:, 0]), REACH * nn.functional.softplus(raw[:, 1]).clamp(min=0.01)
 
 
 @checked
@@ -193,8 +197,9 @@ class Wmrl(Bc, Dreamer):
         before, gain, wanted = (told.get(f"dream/{name}", nothing) for name in ("log_density", "advantage", "wanted"))
 
         def score(_: Hidden) -> dict[str, Score]:
-            ratio = (self.log_density(feature, action) - before).exp()
-            return {"policy": Score(clipped(ratio, gain), there), "value": Score((self.value(feature) - wanted).square(), there)}
+            log_ratio = torch.where(there, self.log_density(feature, action) - before, 0.0).clamp(-FAR, FAR)  # exp of more is inf
+            policy = clipped(log_ratio.exp(), gain)
+            return {"policy": Score(policy, there), "value": Score((self.value(feature) - wanted).square(), there)}
 
         def watch(_: Hidden) -> dict[str, Tensor]:
             return {name.removeprefix("seen/"): value.mean() for name, value in told.items() if name.startswith("seen/")}

@@ -153,6 +153,35 @@ def test_a_round_is_learnt_from_until_the_policy_has_moved(toy_data: Path) -> No
     assert not torch.equal(dreams.train(4).features["dream/chunk"], first.features["dream/chunk"])
 
 
+@pytest.mark.parametrize(("bias", "less"), [(-200.0, 0.0), (0.0, 200.0)])
+def test_a_policy_that_ran_away_is_not_lost(toy_data: Path, bias: float, less: float) -> None:
+    """Deviations of almost 0 and ratios of e^200 have finite gradients; those of a round that no longer counts are 0."""
+    dreams, dreamer = dreaming(toy_data)
+    batch = dreams.train(0)
+    batch.features["dream/log_density"] -= less
+    nn.init.constant_(dreamer.correct[-1].bias, bias)  # pyright: ignore
+    for told, still in ((batch, True), (dreams.train(1), False)):
+        dreams.hybrid.zero_grad()
+        dreams.hybrid(told)["bc/policy"].mean().backward()
+        assert told.features["dream/there"].any() == still
+        assert all(p.grad is None or (p.grad.isfinite().all() and (still or not p.grad.any())) for p in dreamer.parameters())
+
+
+def test_validation_sees_the_policy_as_it_is(toy_data: Path) -> None:
+    """Asked for before a chapter's training and looked at after it, validation dreams are those of after."""
+    dreams, dreamer = dreaming(toy_data)
+    with torch.no_grad():
+        for parameter in dreamer.world.parameters():  # a fresh world does not listen to actions
+            parameter += 0.1 * torch.randn_like(parameter)
+    asked = dreams.validate(8)
+    before = asked[0].features
+    assert torch.equal(before["seen/return"], before["seen/return_before"])
+    nn.init.constant_(dreamer.correct[-1].bias, 1.0)  # pyright: ignore
+    after = asked[0].features
+    assert not torch.equal(after["seen/return"], before["seen/return"])
+    assert torch.equal(after["seen/return_before"], before["seen/return_before"])
+
+
 def test_a_dream_ends_with_its_demonstration(toy_data: Path) -> None:
     """Chunks count as long as the demonstration goes on; half of the dreams begin with a first frame."""
     dreams, dreamer = dreaming(toy_data, **{"data.batch": 64})

@@ -9,7 +9,7 @@
 A dream ends with its demonstration, or after T chunks.  Dream i of step s is a function of (seed, s, i) and of the weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -93,6 +93,23 @@ class Round:
     batch: Batch
 
 
+class Now(Sequence[Batch]):
+    """One batch, made when it is asked for: whoever validates asks for the batches of a chapter before its training.
+
+    Args:
+        make: what makes it.
+    """
+
+    def __init__(self, make: Callable[[], Batch]) -> None:
+        self.make = make
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return [self.make()][index]
+
+
 class Dreams:
     """In the place of `Windows`: batches of dreams.
 
@@ -139,11 +156,13 @@ class Dreams:
         rows_of = torch.arange(count, device=gain.device).repeat_interleave(dream.reward.shape[1])
         return replace(start[rows_of], features={f"dream/{name}": value for name, value in told.items()})
 
-    def validate(self, count: int) -> list[Batch]:
+    def validate(self, count: int) -> "Now":
         """Dreams without chance from validation windows, the same ones every time; and what the policy dreamt before it learnt."""
         held = self.windows.validation
-        some = min(count, self.windows.config.batch)
-        rows = [held[i] for i in np.linspace(0, len(held) - 1, some).astype(int)]
+        rows = [held[i] for i in np.linspace(0, len(held) - 1, min(count, self.windows.config.batch)).astype(int)]
+        return Now(lambda: self._seen(rows))
+
+    def _seen(self, rows: list[Window]) -> Batch:
         start, now = self.dream(rows, None)
         if self.before is None:
             self.before = self.dream(rows, None, learnt=False)[1]
@@ -151,7 +170,7 @@ class Dreams:
             name: torch.where(dream.there, dream.reward, 0.0).sum(dim=1)
             for name, dream in (("return", now), ("return_before", self.before))
         }
-        return [replace(start, features={f"seen/{name}": value for name, value in seen.items()})]
+        return replace(start, features={f"seen/{name}": value for name, value in seen.items()})
 
     @torch.no_grad()
     def dream(self, rows: list[Window], generator: torch.Generator | None, learnt: bool = True) -> tuple[Batch, Dream]:

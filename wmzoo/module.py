@@ -5,7 +5,7 @@ started again ends in the same weights, bit for bit.  A Lightning epoch is a cha
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -171,7 +171,7 @@ class Source(Protocol):
         """Training batch number `step`."""
         ...
 
-    def validate(self, count: int) -> list[Batch]:
+    def validate(self, count: int) -> Sequence[Batch]:
         """`count` validation windows, always the same."""
         ...
 
