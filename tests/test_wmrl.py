@@ -179,14 +179,16 @@ def test_validation_sees_the_policy_as_it_is(toy_data: Path) -> None:
     nn.init.constant_(dreamer.correct[-1].bias, 1.0)  # pyright: ignore
     after = asked[0].features
     assert not torch.equal(after["seen/return"], before["seen/return"])
-    assert torch.equal(after["seen/return_before"], before["seen/return_before"])
+    for name in ("seen/return_before", "seen/return_shown"):
+        assert torch.equal(after[name], before[name])
+        assert not torch.equal(after[name], after["seen/return"])
 
 
 def test_a_dream_ends_with_its_demonstration(toy_data: Path) -> None:
     """Chunks count as long as the demonstration goes on; half of the dreams begin with a first frame."""
     dreams, dreamer = dreaming(toy_data, **{"data.batch": 64})
     rows = dreams.windows.labelled[:40]
-    _, dream = dreams.dream(rows, None)
+    _, dream = dreams.dream(rows, lambda _, __, mean, ___: mean)
     left = [row.episode.length - row.now for row in rows]
     assert dream.there.sum(dim=1).tolist() == [min(dreamer.chunks, math.ceil(n / dreamer.execute)) for n in left]
     early = np.random.default_rng((0, 0)).random(64) < 0.5

@@ -3,7 +3,7 @@
     now   = tokens of a demonstration's frame: of its first in half of the dreams, of any other in the rest
     then, chunk by chunk:
     f     = features of the policy before the frame as it is painted, the hand's state and the instruction
-    chunk = drawn around the policy's own (`Dreamer.choice`); on validation its mean
+    chunk = drawn around the policy's own (`Dreamer.choice`)
     now   = what the world model predicts after it; the state by ridge regression from the state and the chunk
     r     = `Dreamer.reward`, against the demonstration at the same moment
 A dream ends with its demonstration, or after T chunks.  Dream i of step s is a function of (seed, s, i) and of the weights.
@@ -42,6 +42,14 @@ class Dream(NamedTuple):
     value: Float[Tensor, "B T"]
     reward: Float[Tensor, "B T"]
     there: Bool[Tensor, "B T"]
+
+    @property
+    def gained(self) -> Float[Tensor, "B"]:
+        """The sum of a dream's rewards, not discounted."""
+        return torch.where(self.there, self.reward, 0.0).sum(dim=1)
+
+
+Play = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 def source(arm: Experiment, hybrid: Hybrid, windows: Windows) -> "Windows | Dreams":
@@ -125,7 +133,7 @@ class Dreams:
         self.move = kinematics(windows, dreamer.execute)
         self.first = [row for row in windows.labelled if row.now == 0]
         self.round: Round | None = None
-        self.before: Dream | None = None
+        self.still: dict[str, Tensor] = {}
 
     def train(self, step: int) -> Batch:
         """Training batch number `step`: a new round, or the last one again, of which nothing counts once the policy has moved too far."""
@@ -144,41 +152,55 @@ class Dreams:
         rng = np.random.default_rng((self.windows.seed, step))
         count = self.windows.config.batch
         early = rng.random(count) < FIRST
-        rows = [
-            (self.first if soon else self.windows.labelled)[rng.integers(len(self.first if soon else self.windows.labelled))]
-            for soon in early
-        ]
-        start, dream = self.dream(rows, torch.Generator().manual_seed((self.windows.seed << 32) + step))
+        pools = [self.first if soon else self.windows.labelled for soon in early]
+        rows = [pool[rng.integers(len(pool))] for pool in pools]
+        chance = torch.Generator().manual_seed((self.windows.seed << 32) + step)
+
+        def drawn(_: int, __: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+            return mean + deviation * torch.randn(mean.shape, generator=chance).to(mean.device)
+
+        start, dream = self.dream(rows, drawn)
         gain, wanted = self.dreamer.advantages(dream.reward, dream.value, dream.there)
         some = gain[dream.there]
         told = {name: value.flatten(0, 1) for name, value in dream._asdict().items()}
-        told |= {"advantage": ((gain - some.mean()) / (some.std() + 1e-8)).flatten(), "wanted": wanted.flatten()}
+        told |= {"advantage": ((gain - some.mean()) / (some.std(correction=0) + 1e-8)).flatten(), "wanted": wanted.flatten()}
         rows_of = torch.arange(count, device=gain.device).repeat_interleave(dream.reward.shape[1])
         return replace(start[rows_of], features={f"dream/{name}": value for name, value in told.items()})
 
     def validate(self, count: int) -> "Now":
-        """Dreams without chance from validation windows, the same ones every time; and what the policy dreamt before it learnt."""
+        """Dreams without chance from validation windows, the same ones every time.
+
+        `return` is that of the policy as it is, `return_before` of what it was before it learnt, `return_shown` of the demonstration's own
+        actions: about the most that it could gain in this world.
+        """
         held = self.windows.validation
         rows = [held[i] for i in np.linspace(0, len(held) - 1, min(count, self.windows.config.batch)).astype(int)]
         return Now(lambda: self._seen(rows))
 
     def _seen(self, rows: list[Window]) -> Batch:
-        start, now = self.dream(rows, None)
-        if self.before is None:
-            self.before = self.dream(rows, None, learnt=False)[1]
-        seen = {
-            name: torch.where(dream.there, dream.reward, 0.0).sum(dim=1)
-            for name, dream in (("return", now), ("return_before", self.before))
-        }
+        start, now = self.dream(rows, lambda _, __, mean, ___: mean)
+        if not self.still:
+            before = self.dream(rows, lambda _, base, mean, ___: base[:, : mean.shape[1]])[1]
+            shown = self.dream(rows, lambda i, *_: self._recorded(rows, i).to(now.reward.device))[1]
+            self.still = {"return_before": before.gained, "return_shown": shown.gained}
+        seen = {"return": now.gained, **self.still}
         return replace(start, features={f"seen/{name}": value for name, value in seen.items()})
 
+    def _recorded(self, rows: list[Window], chunk: int) -> Float[Tensor, "B K A"]:
+        """What was done in the demonstration, its last action repeated."""
+        first = [row.now + chunk * self.dreamer.execute for row in rows]
+        steps = [
+            np.minimum(start + np.arange(self.dreamer.execute), row.episode.length - 1) for start, row in zip(first, rows, strict=True)
+        ]
+        actions = [self.windows.normaliser.action(row.episode.action[taken]) for row, taken in zip(rows, steps, strict=True)]
+        return torch.from_numpy(np.stack(actions)).float()
+
     @torch.no_grad()
-    def dream(self, rows: list[Window], generator: torch.Generator | None, learnt: bool = True) -> tuple[Batch, Dream]:
+    def dream(self, rows: list[Window], play: Play) -> tuple[Batch, Dream]:
         """What happens from these windows on.
 
         Args:
-            generator: of the policy's chance; without one it plays its mean.
-            learnt: False plays the policy as it was before it learnt.
+            play: number of a chunk, and what `Dreamer.choice` says -> the K actions.
 
         Returns:
             The windows themselves, and the dreams.
@@ -196,9 +218,7 @@ class Dreams:
             for i in range(dreamer.chunks):
                 feature = dreamer.feature(self._hidden(batch))
                 base, mean, deviation = dreamer.choice(feature)
-                mean = mean if learnt else base[:, : dreamer.execute]
-                chance = 0.0 if generator is None else torch.randn(mean.shape, generator=generator).to(device)
-                chunk = mean + deviation * chance
+                chunk = play(i, base, mean, deviation)
                 tokens = self._ahead(batch, tokens, chunk, i).float()
                 shown = frame_tokens(start, world.encoder, world.view, start.column(dreamer.execute * (i + 1))).float()
                 done = dreamer.execute * (i + 1)
