@@ -373,6 +373,21 @@ def test_a_cell_that_was_played_again_on_fewer_start_states_is_not_done(toy_data
     assert find(what, {}, {}).lines[0].missing == 1
 
 
+def test_what_is_gained_in_dreams_is_drawn_between_its_marks(toy_data: Path, tmp_path: Path) -> None:
+    """Rows that dream have a curve, the mean of their seeds; where none does there is no picture."""
+    what = plan(toy_data, tmp_path, replace(SMALL, handles=40, settings={"": {"data.demos": 3}}, seeds=(0, 1)))
+    played_as(what, {"policy": 0.25, "flare": 0.75})
+    assert report.dreamt(find(what, {}, {})) is None
+    told = "step,validation/bc/return,validation/bc/return_before,validation/bc/return_shown\n"
+    for job in what.cells:
+        if job.about[0] == "flare":
+            (job.folder / "metrics.csv").write_text(f"{told}4,-3,-3,-2\n8,{-2 - int(job.about[2])},-3,-2\n")
+    found = find(what, {}, {})
+    ((label, term, steps, gained),) = report.over_seeds(found, ("bc/return",))
+    assert (label, term, steps.tolist(), gained.tolist()) == ("flare", "bc/return", [4, 8], [[-3, -2], [-3, -3]])
+    assert report.dreamt(found) is not None
+
+
 @pytest.mark.parametrize("few", [1, 2])
 def test_few_seeds_are_no_verdict_on_a_method(toy_data: Path, tmp_path: Path, few: int) -> None:
     """Whatever their interval: no colour, no place in the headline, and a word that says so; with three there are."""

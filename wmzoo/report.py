@@ -33,6 +33,7 @@ from .tables import Table
 from .tasks import every_shift
 
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
+GAINED = {"bc/return": "", "bc/return_before": "before it learnt", "bc/return_shown": "the demonstrations' own actions"}  # in dreams
 NOTES = {
     "success": "Rate over tasks and handles; the interval is that of a crossed design, seeds x handles, never narrower than Wilson's. "
     "IQM: interquartile mean over seeds and tasks; its interval is a bootstrap, which is too narrow with few seeds.",
@@ -259,6 +260,7 @@ def render(
         if any(line.gap for line in shown)
         else None,
         "Validation loss of actions over training": learning(found),
+        "What policies that learn in a world model gain in their dreams": dreamt(found),
     }
     files = {"Success": "success", "Difference to the baseline": "differences"}
     drawn = {files[name]: base64.b64decode(picture["paper"]) for name, picture in pictures.items() if picture and name in files}
@@ -357,12 +359,7 @@ def forest(axes: Axes, found: Findings) -> None:
 
 def learning(found: Findings) -> Picture | None:
     """Validation loss of the actions, the mean of seeds and their range; losses of another kind say so."""
-    drawn: list[tuple[str, str, np.ndarray, np.ndarray]] = []
-    for line in found.lines:
-        seeds = [c for job in line.done if (c := curves(job, LOSSES)) is not None]
-        seeds = [c for c in seeds if len(c[1]) == len(seeds[0][1])]
-        if seeds and len(seeds[0][1]) > 1:
-            drawn.append((place(line), seeds[0][0], seeds[0][1], np.stack([c[2] for c in seeds])))
+    drawn = over_seeds(found, LOSSES)
     if not drawn:
         return None
     kinds = {term for _, term, _, _ in drawn}
@@ -376,6 +373,35 @@ def learning(found: Findings) -> Picture | None:
         axes.legend(fontsize=7, frameon=False, ncols=2)
 
     return figure(draw, 9)
+
+
+def dreamt(found: Findings) -> Picture | None:
+    """Sum of rewards in dreams from validation windows, the mean of seeds and their range, between its two marks."""
+    each = {term: over_seeds(found, (term,)) for term in GAINED}
+    if not all(each.values()):
+        return None
+
+    def draw(axes: Axes) -> None:
+        for i, (label, _, steps, gained) in enumerate(each["bc/return"]):
+            axes.plot(steps, gained.mean(axis=0), label=label, lw=1.4, color=f"C{i % 10}")
+            axes.fill_between(steps, gained.min(axis=0), gained.max(axis=0), color=f"C{i % 10}", alpha=0.15, lw=0)
+        for style, (term, name) in zip(("--", ":"), list(GAINED.items())[1:], strict=True):
+            axes.axhline(each[term][0][3].mean(), label=name, color="grey", lw=1, ls=style)
+        axes.set(xlabel="training step", ylabel="sum of rewards of a dream")
+        axes.legend(fontsize=7, frameon=False, ncols=2)
+
+    return figure(draw, 9)
+
+
+def over_seeds(found: Findings, terms: Sequence[str]) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Of every row that has one of these terms: its name, the term, the steps, and the values (seeds, steps)."""
+    drawn: list[tuple[str, str, np.ndarray, np.ndarray]] = []
+    for line in found.lines:
+        seeds = [c for job in line.done if (c := curves(job, terms)) is not None]
+        seeds = [c for c in seeds if len(c[1]) == len(seeds[0][1])]
+        if seeds and len(seeds[0][1]) > 1:
+            drawn.append((place(line), seeds[0][0], seeds[0][1], np.stack([c[2] for c in seeds])))
+    return drawn
 
 
 def definitions(plan: Plan) -> list[dict[str, Any]]:
