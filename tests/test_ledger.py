@@ -18,7 +18,7 @@ from wmzoo.study import Job, Plan, study
 from wmzoo.tables import saved
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ("implicit_vs_explicit", "world_models")
+RESULTS = ("implicit_vs_explicit", "world_models", "model_rl")
 
 
 def test_all_claims_of_the_protocol_are_there() -> None:
