@@ -28,7 +28,9 @@ def study(scale: Scale = "small") -> Study:
     if scale == "small":
         rows |= {f"{name}, twice the steps": Row(name, {"optim.steps": 2000}) for name in ("policy", "flare")}
         rows["flare, weight 0.05"] = Row("flare", {"objectives.flare.weight": 0.05})
-    rows |= {name: Row(name, {"data.videos": 30}, only=(FEW,)) for name in ("flare_video", "uwm_video")}
+    rows |= {name: Row(name, {"data.videos": 40}, only=(FEW,)) for name in ("flare_video", "uwm_video")}
+    if scale == "small":  # as many windows with actions as the other rows see
+        rows["flare_video, twice the steps"] = Row("flare_video", {"data.videos": 40, "optim.steps": 2000}, only=(FEW,))
     return Study(
         question="Does a world model help a policy, and must it be explicit (generate the future) or implicit (align with its embedding)?",
         rows=rows,

@@ -28,6 +28,7 @@ from torch.distributions import Normal
 from wmzoo.batch import Batch, Needs
 from wmzoo.errors import UserError
 from wmzoo.files import exported
+from wmzoo.finished import finished, whole
 from wmzoo.interfaces import Blueprint, Denoiser, Dreamer, Sizes, WorldModel
 from wmzoo.question import Hidden, Question, Score
 from wmzoo.shapes import checked
@@ -214,6 +215,9 @@ class World(Blueprint):
     Attributes:
         term: the objective that it is.
         weights: none, or the run folder of an arm that has it; "stage:NAME" is a stage.
+
+    Raises:
+        UserError: that is no finished run, or another world model, or damaged.
     """
 
     term: Blueprint
@@ -224,16 +228,10 @@ class World(Blueprint):
         if not isinstance(model, WorldModel):
             raise UserError(f"{type(self.term).__module__} is no world model that stands alone: a dream needs one such as rla_wm")
         if self.weights != "none" and not any(p.is_meta for p in model.parameters()):
-            run = Path(self.weights)
-            mine = model.state_dict()
-            try:
-                state = exported(run / "export" if (run / "export").exists() else run)
-                found = {
-                    hit[1]: value for name, value in state.items() if (hit := match(r"objectives\.\w+\.(.*)", name)) and hit[1] in mine
-                }
-                model.load_state_dict(found)
-            except (OSError, RuntimeError) as error:
-                raise UserError(f"{run} does not hold this world model: {' '.join(str(error).split())[:200]}") from None
+            export, mine = finished(Path(self.weights)), model.state_dict()
+            with whole(export):
+                named = {hit[1]: value for name, value in exported(export).items() if (hit := match(r"objectives\.\w+\.(.*)", name))}
+                model.load_state_dict({name: value for name, value in named.items() if name in mine})
         return model
 
 

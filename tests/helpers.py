@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, build
 from wmzoo.interfaces import Sizes
+from wmzoo.module import ZooModule
+from wmzoo.run import train
 
 
 def made(arm: Experiment, sizes: Sizes, moved: bool = True) -> Hybrid:
@@ -29,6 +33,22 @@ def scores(hybrid: Hybrid, batch: Batch) -> dict[str, Tensor]:
     batch.features.clear()
     torch.manual_seed(3)
     return {name: score.mean() for name, score in hybrid(batch).items()}
+
+
+def interrupted(arm: Experiment, out: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train an arm that fails in this step, counted from 0, and then to its end by the same call."""
+    whole = ZooModule.training_step
+
+    def failing(module: ZooModule, batch: Batch, index: int) -> Tensor:
+        if module.global_step == step:
+            raise RuntimeError("the power is gone")
+        return whole(module, batch, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ZooModule, "training_step", failing)
+        with pytest.raises(RuntimeError, match="power"):
+            train(arm, out)
+    train(arm, out)
 
 
 def learns(hybrid: Hybrid, prefix: str) -> bool:

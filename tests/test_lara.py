@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import learns, made, scores
+from helpers import interrupted, learns, made, scores
 from jaxtyping import TypeCheckError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -411,18 +411,7 @@ def test_interrupted_it_ends_with_the_same_codes(toy_data: Path, tmp_path: Path,
     arm = short("lara", toy_data, steps=4)
     arm = replace(arm, optim=replace(arm.optim, lr=1e-3))
     train(arm, tmp_path / "whole")
-    step = ZooModule.training_step
-
-    def failing(module: ZooModule, batch: Batch, index: int) -> Tensor:
-        if module.global_step == 2:
-            raise RuntimeError("the power is gone")
-        return step(module, batch, index)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ZooModule, "training_step", failing)
-        with pytest.raises(RuntimeError, match="power"):
-            train(arm, tmp_path / "again")
-    train(arm, tmp_path / "again")
+    interrupted(arm, tmp_path / "again", 2, monkeypatch)
     for name in ("weights", "auxiliary"):
         whole, again = exported(tmp_path / "whole", name), exported(tmp_path / "again", name)
         assert whole.keys() == again.keys()

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import interrupted
 from torch import Tensor, nn
 
 from wmzoo import config, registry
-from wmzoo.batch import Batch
 from wmzoo.config import Experiment, build_for, needs_of, self_contained
 from wmzoo.data import Windows
 from wmzoo.dream import Dreams, kinematics, source
 from wmzoo.errors import UserError
 from wmzoo.finished import Policy, load_hybrid
+from wmzoo.interfaces import Sizes
 from wmzoo.module import ZooModule
 from wmzoo.objectives.wmrl import Wmrl, advantages, clipped, corrected, divergence, log_density, reward
 from wmzoo.run import train
@@ -185,14 +186,24 @@ def test_validation_sees_the_policy_as_it_is(toy_data: Path) -> None:
 
 
 def test_a_dream_ends_with_its_demonstration(toy_data: Path) -> None:
-    """Chunks count as long as the demonstration goes on; half of the dreams begin with a first frame."""
+    """Chunks count as long as the demonstration goes on."""
     dreams, dreamer = dreaming(toy_data, **{"data.batch": 64})
     rows = dreams.windows.labelled[:40]
     _, dream = dreams.dream(rows, lambda _, __, mean, ___: mean)
     left = [row.episode.length - row.now for row in rows]
     assert dream.there.sum(dim=1).tolist() == [min(dreamer.chunks, math.ceil(n / dreamer.execute)) for n in left]
-    early = np.random.default_rng((0, 0)).random(64) < 0.5
-    assert 16 < early.sum() < 48
+
+
+def test_half_of_the_dreams_begin_with_a_first_frame(toy_data: Path) -> None:
+    """Of 4 rounds of 64 dreams 0.5 + 0.5 x the share of first frames among all, within four deviations; another round has other dreams."""
+    dreams, _ = dreaming(toy_data, **{"data.batch": 64})
+    first = {row.number for row in dreams.first}
+    drawn = [dreams.train(4 * i).sample.unique(return_counts=True) for i in range(4)]
+    begun = sum(int(counts[[int(number) in first for number in numbers]].sum()) for numbers, counts in drawn)
+    share, n = 0.5 + 0.5 * len(first) / len(dreams.windows.labelled), 4 * 64
+    chunks = dreams.dreamer.chunks
+    assert abs(begun / chunks / n - share) < 4 * (share * (1 - share) / n) ** 0.5
+    assert not torch.equal(drawn[0][0], drawn[1][0]) or not torch.equal(drawn[0][1], drawn[1][1])
 
 
 def test_the_hand_moves_as_in_the_demonstrations(toy_data: Path) -> None:
@@ -265,7 +276,20 @@ def test_it_learns_what_is_rewarded(toy_data: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_what_does_not_fit_is_one_line(toy_data: Path, fields: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        dreaming(toy_data, **fields)
+        config.check(tiny(toy_data, **fields))
+
+
+def test_a_world_that_does_not_fit_is_one_line(toy_data: Path, tmp_path: Path, sizes: Sizes) -> None:
+    """Another width than the stage's is found before any stage is trained; what is no run or is damaged says so."""
+    arm = registry.arm("bc_rl", "tiny")
+    with pytest.raises(UserError, match=r"world.term cannot start from stages.rla_wm.*width is 64 here, 32 there"):
+        config.check(config.with_fields(arm, {"objectives.bc.config.world.term.network.width": 64}))
+    lost = config.with_fields(tiny(toy_data), {"objectives.bc.config.world.weights": str(tmp_path)})
+    with pytest.raises(UserError, match="no finished run"):
+        config.build(lost, sizes)
+    (tmp_path / "weights.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="damaged"):
+        config.build(lost, sizes)
 
 
 @pytest.mark.slow
@@ -287,17 +311,7 @@ def test_a_run_starts_from_its_stages_and_plays(toy_data: Path, tmp_path: Path, 
     assert objective.correct[-1].weight.abs().sum() > 0  # pyright: ignore
     plays = Policy.load(tmp_path / "whole").hybrid.state_dict()
     assert not any("world" in name or "critic" in name for name in plays)
-    step = ZooModule.training_step
-
-    def failing(module: ZooModule, batch: Batch, index: int) -> Tensor:
-        if module.global_step == 10:
-            raise RuntimeError("the power is gone")
-        return step(module, batch, index)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ZooModule, "training_step", failing)
-        with pytest.raises(RuntimeError, match="power"):
-            train(arm, tmp_path / "again")
+    interrupted(arm, tmp_path / "again", 10, monkeypatch)
     train(arm, tmp_path / "again")
     again = load_hybrid(tmp_path / "again")[1].state_dict()
     assert all(torch.equal(again[name], value) for name, value in learnt.state_dict().items())

@@ -384,6 +384,8 @@ def cell(
     from .study import Job
     from .work import end_with_standard_input, work
 
+    if ("transfer" in measures) != bool(elsewhere):
+        raise UserError("--measures transfer and --elsewhere TASKS belong together: say both or neither")
     if tied:
         end_with_standard_input()
     work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space, windows, elsewhere))

@@ -17,7 +17,7 @@ from .batch import Needs
 from .compose import Hybrid
 from .data import Data, Windows
 from .errors import UserError, unknown
-from .interfaces import Blueprint, Objective, Sizes, Trunk
+from .interfaces import Blueprint, Dreamer, Objective, Sizes, Trunk
 
 Scale = Literal["tiny", "small", "base", "paper"]
 
@@ -155,13 +155,35 @@ def check(arm: Experiment) -> None:
     chunk = arm.data.horizon + needs_of(arm).first_action
     if arm.play.execute > chunk:
         raise UserError(f"--play.execute {arm.play.execute} is more than the {chunk} actions of a chunk that lie ahead")
+    check_dreams(arm)
     check_starts(arm)
+
+
+def check_dreams(arm: Experiment) -> None:
+    """Can the policy of the arm, if it dreams, dream as it plays, and stop where a checkpoint is written?
+
+    Raises:
+        UserError: it cannot.
+    """
+    for name, objective in sketch(arm).objectives.items():
+        if not isinstance(objective, Dreamer):
+            continue
+        if objective.execute != arm.play.execute:
+            raise UserError(
+                f"the policy dreams of {objective.execute} actions a chunk and plays {arm.play.execute}: "
+                f"make --objectives.{name}.config.execute and --play.execute equal"
+            )
+        if arm.optim.chapter % objective.epochs:
+            raise UserError(f"--optim.chapter {arm.optim.chapter} must be a multiple of the {objective.epochs} epochs of a round")
+        if arm.data.shift:
+            raise UserError(f"a dream begins with a frame as it was recorded: --data.shift 0, not {arm.data.shift}")
 
 
 def check_starts(arm: Experiment) -> None:
     """Does every part fit the stage that it starts from?  Found out before that stage is trained.
 
-    A part is compared with the one of its class in the stage; what changes no tensor (`frozen`, `state_blind`) may differ.
+    A part is compared with the one of its class in the stage, an objective that is taken whole (`term`) with that objective; what
+    changes no tensor (`frozen`, `state_blind`) may differ.
 
     Raises:
         UserError: a tensor has another shape there, with the options that would make it the same.
@@ -170,8 +192,10 @@ def check_starts(arm: Experiment) -> None:
         for place, part in parts(replace(user, stages={}), owner):
             kind, _, name = str(getattr(part, "weights", "")).partition(":")
             if kind == "stage" and not isinstance(part, Experiment):
-                twins = [twin for twin in parts(replace(arm.stages[name], stages={}), f"stages.{name}") if type(twin[1]) is type(part)]
-                _same_shapes(place, part, twins, lambda part, user=user: _shapes(part.build(_any_sizes(user))))
+                whole = getattr(part, "term", part)
+                twins = [twin for twin in parts(replace(arm.stages[name], stages={}), f"stages.{name}") if type(twin[1]) is type(whole)]
+                inside = place if whole is part else f"{place}.term"
+                _same_shapes(inside, whole, twins, lambda part, user=user: _shapes(part.build(_any_sizes(user))))
     kind, _, name = arm.start.partition(":")
     if kind == "stage":
         bare, stage = (replace(e, objectives={}, data=arm.data, stages={}) for e in (arm, arm.stages[name]))
@@ -249,12 +273,14 @@ def sizes_for(arm: Experiment, *, action: int, state: int, views: int, history: 
 
 
 def needs_of(arm: Experiment) -> Needs:
-    """The frames and actions that the objectives of the arm ask the data for.
+    """The frames and actions that the objectives of the arm ask the data for."""
+    return sketch(arm).needs()
 
-    They are built on the meta device for this one question, so nothing is allocated.
-    """
+
+def sketch(arm: Experiment) -> Hybrid:
+    """The arm's networks before the data has been opened, on the meta device, so that nothing is allocated."""
     with torch.device("meta"):
-        return build(arm, _any_sizes(arm)).needs()
+        return build(arm, _any_sizes(arm))
 
 
 def _any_sizes(arm: Experiment) -> Sizes:

@@ -53,20 +53,10 @@ Play = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 def source(arm: Experiment, hybrid: Hybrid, windows: Windows) -> "Windows | Dreams":
-    """Where the batches of an arm come from: its windows, or what its policy dreams from there.
-
-    Raises:
-        UserError: the policy dreams in chunks that it does not play, or a checkpoint would lie within a round.
-    """
+    """Where the batches of an arm come from: its windows, or what its policy dreams from there (`config.check_dreams` has seen it)."""
     dreamer = next((objective for objective in hybrid.objectives.values() if isinstance(objective, Dreamer)), None)
     if dreamer is None:
         return windows
-    if dreamer.execute != arm.play.execute:
-        raise UserError(f"the policy dreams of {dreamer.execute} actions a chunk and plays {arm.play.execute}: make them equal")
-    if arm.optim.chapter % dreamer.epochs:
-        raise UserError(f"--optim.chapter {arm.optim.chapter} must be a multiple of the {dreamer.epochs} epochs of a round")
-    if arm.data.shift:
-        raise UserError("a dream begins with a frame as it was recorded: --data.shift 0")
     return Dreams(hybrid, dreamer, windows, precision_for(arm.optim.precision) == "bf16-mixed")
 
 
@@ -78,7 +68,7 @@ def kinematics(windows: Windows, execute: int) -> Callable[[Tensor, Tensor], Ten
     """
     rows = [row for row in windows.labelled if row.now + execute <= row.episode.length]
     if not rows:
-        raise UserError(f"no demonstration has {execute} actions")
+        raise UserError(f"no demonstration has the {execute} actions of a chunk: record longer ones, or make --play.execute smaller")
     rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(KINEMATICS, len(rows))).astype(int)]
     scale = windows.normaliser
     before = np.stack([scale.state(row.episode.state[row.now]) for row in rows])

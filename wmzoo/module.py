@@ -172,7 +172,7 @@ class Source(Protocol):
         ...
 
     def validate(self, count: int) -> Sequence[Batch]:
-        """`count` validation windows, always the same."""
+        """Those of at most `count` validation windows, always the same."""
         ...
 
 
