@@ -33,6 +33,7 @@ FLOORS = [  # inside wmzoo/: a module imports from lower floors only
     {"pictures", "follow"},
     {"bench", "world"},
     {"study"},
+    {"records"},
     {"work", "launch"},
     {"findings", "watch"},
     {"ledger"},

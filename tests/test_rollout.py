@@ -188,6 +188,5 @@ def test_paired_difference(tmp_path: Path) -> None:
         difference(mine, theirs[:1])
     for runs, seeds in ((mine, (0, 1)), (theirs, (0, 1))):
         for folder, seed in zip(runs, seeds, strict=True):
-            (folder / "export").mkdir()
-            (folder / "export" / "config.yaml").write_text(dump(replace(self_contained(registry.arm("policy", "tiny")), seed=seed)))
+            (folder / "config.yaml").write_text(dump(replace(self_contained(registry.arm("policy", "tiny")), seed=seed)))
     assert difference(mine, theirs[::-1]) == result, "by their seeds, not by their places: study folders are called after hashes"

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wmzoo import config, launch, registry, report, work
+from wmzoo import config, launch, records, registry, report, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import read_json, write_json
@@ -150,7 +150,7 @@ def test_the_plan_in_words(toy_data: Path, tmp_path: Path) -> None:
     what = plan(toy_data, tmp_path)
     said = outline(what, tmp_path, 2)
     assert "12, of which 0 are there already" in said
-    assert "2, of which 0 are there already" in said
+    assert "2, of which 2 have to be trained" in said
     assert re.search(r"time +about \d", said)
 
 
@@ -292,6 +292,45 @@ def test_more_handles_are_asked_for_again(tmp_path: Path) -> None:
     assert job.done
     assert not replace(job, handles=20).done
     assert not replace(job, measures=("play", "foresee")).done
+
+
+def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
+    """Written down and taken back elsewhere the tables are the same; only what is new is run, with the stages that it alone stands on."""
+    what = plan(toy_data, tmp_path / "here")
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1"))
+    records.keep(what, tmp_path / "here", tmp_path / "records")
+    assert records.recall(tmp_path / "records", tmp_path / "there") == 8
+    assert records.recall(tmp_path / "records", tmp_path / "there") == 0, "what is there stays"
+    again = plan(toy_data, tmp_path / "there")
+    assert [table.rows for table in report.tables(find(again, {}, {}))[:2]] == [t.rows for t in report.tables(find(what, {}, {}))[:2]]
+    assert sorted(row[3] for row in report.cells(find(again, {}, {})).rows) == ["recorded"] * 8 + ["waiting"] * 4
+    assert {job.about[0] for job in again.todo if job.measures} == {"flare, tap .25"}
+    assert [job.about for job in again.todo if not job.measures] == [("embedding",)] * 2
+    policies = plan(toy_data, tmp_path / "there", replace(SMALL, rows={"policy": SMALL.rows["policy"], "flare": SMALL.rows["flare"]}))
+    assert policies.todo == (), "all is known, so no stage is trained"
+    known, new = again.cells[0], again.todo[-1]
+    judged = tuple(replace(job, needs=(known.folder,)) if job == new else job for job in again.jobs)
+    assert known in replace(again, jobs=judged).todo, "what a new cell stands on is trained again, although it is known"
+    with pytest.raises(UserError, match="has no records"):
+        records.recall(tmp_path, tmp_path / "there")
+
+
+def test_what_is_trained_again_is_measured_again(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outcomes of other weights are removed before the training."""
+    what = plan(toy_data, tmp_path)
+    played_as(what, {"policy": 0.25}, seeds=("0",))
+    job = what.cells[0]
+    shutil.rmtree(job.folder / "export")
+    write_json(job.folder / "eval-light-1.json", {})
+
+    def trained(arm: config.Experiment, out: Path) -> None:
+        assert out == job.folder
+        assert [path.name for path in out.iterdir()] == ["queue"], "nothing of what was measured is left"
+        raise UserError("as far as this test goes")
+
+    monkeypatch.setattr(work, "train", trained)
+    with pytest.raises(UserError, match="as far as"):
+        work.work(job)
 
 
 # What may be said

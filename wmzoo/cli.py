@@ -328,7 +328,7 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
     Args:
         name: of the study.
         runs: folder of all runs.
-        write: a page, such as README.md, that has a place for its tables; they and a picture go to docs/results beside it.
+        write: a page, such as README.md, that has a place for its tables; they, a picture and the outcomes of all cells go to docs/results.
     """
     from .files import read_json
     from .report import publish
@@ -344,6 +344,18 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
     print(f"report: {written(what, Path(runs), {}, {})}")
     if write:
         publish(what, Path(runs), Path(write))
+
+
+def recall(records: str = "docs/results", runs: str = "runs") -> None:
+    """Take back what `report --write` has written down of cells, so that studies, reports and claims go on from there.
+
+    Args:
+        records: folder that holds cells/ARM-HASH; no weights are there, and none are needed to compare.
+        runs: folder of all runs; what is there already stays.
+    """
+    from .records import recall as taken
+
+    print(f"{taken(Path(records), Path(runs))} cells taken back from {records}; wmzoo report NAME and wmzoo claims know them now")
 
 
 def _changes(words: tuple[str, ...]) -> dict[str, Any]:
@@ -460,6 +472,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "study": study,
     "report": report,
+    "recall": recall,
     "cell": cell,
     "claims": claims,
     "power": power,

@@ -214,7 +214,7 @@ def same_windows(one: Measured, other: Measured) -> None:
 
 def named(each: Sequence[Measured]) -> list[str]:
     """The arm of each run, and its folder where two runs of one arm differ in more than the training seed."""
-    kinds = [(one.result["arm"], config.dump(replace(config.load(one.run / "export" / "config.yaml"), seed=0))) for one in each]
+    kinds = [(one.result["arm"], config.dump(replace(config.load(one.run / "config.yaml"), seed=0))) for one in each]
     folders = {kind: one.run.name for kind, one in reversed([*zip(kinds, each, strict=True)])}  # of the first of its kind
     several = Counter(arm for arm, _ in folders)
     return [f"{kind[0]} ({folders[kind]})" if several[kind[0]] > 1 else kind[0] for kind in kinds]

@@ -35,7 +35,8 @@ def run(what: Plan, submit: Submit, told: Callable[[dict[Path, State], dict[Path
         What went wrong, by folder.
     """
     jobs = {job.folder: job for job in what.jobs}
-    state: dict[Path, State] = {folder: "done" if job.done else "waiting" for folder, job in jobs.items()}
+    todo = {job.folder for job in what.todo}
+    state: dict[Path, State] = {folder: "waiting" if folder in todo else "done" for folder in jobs}
     failed: dict[Path, str] = {}
     running: dict[Future[str], Path] = {}
     told(state, failed)

@@ -27,6 +27,7 @@ from .files import read_json, text_hash, write_atomically, write_between
 from .findings import Findings, Line, Rate, curves, find, played, sentence
 from .launch import State
 from .probe import table as probe_table
+from .records import keep
 from .stats import SEEDS, verdict, wilson
 from .study import Plan
 from .tables import Table
@@ -109,7 +110,8 @@ def cells(found: Findings) -> Table:
     rows = []
     for line in found.lines:
         for job in line.jobs:
-            state = found.failed.get(job.folder) or ("done" if job in line.done else found.state.get(job.folder, "waiting"))
+            there = "done" if job.trained else "recorded"
+            state = found.failed.get(job.folder) or (there if job in line.done else found.state.get(job.folder, "waiting"))
             good = ""
             if job in line.done and (job.folder / "eval.json").exists():
                 result = read_json(job.folder / "eval.json", "an evaluated run")
@@ -119,7 +121,8 @@ def cells(found: Findings) -> Table:
             seconds = facts.get("seconds", {})
             rows.append((line.label, line.setting or "-", job.about[2], state, good, str(seconds.get("train", "")), job.folder.name))
     head = ("arm", "setting", "seed", "state", "successes", "seconds of training", "run")
-    return Table("cells", head, tuple(rows), "Each run folder is called after the hash of its configuration and of its data.")
+    note = "Run folders are called after the hash of configuration and data; of what is recorded the weights are not here."
+    return Table("cells", head, tuple(rows), note)
 
 
 def shifts(found: Findings) -> Table:
@@ -225,7 +228,7 @@ def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[P
 
 
 def publish(plan: Plan, runs: Path, page: Path) -> None:
-    """Put what was found into a page, and CSV files and pictures beside it, under docs/results."""
+    """Put what was found into a page; CSV files, pictures and the outcomes of every cell beside it, under docs/results."""
     folder, home = runs / "studies" / plan.name, page.parent / "docs" / "results" / plan.name
     found = find(plan, {}, {})
     foreseen = worlds(found, folder)
@@ -239,6 +242,7 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
         write_atomically(home / name, lambda draft, path=path: with_few_colours(path).save(draft, format="PNG", optimize=True))
     for table in tables(found, foreseen):
         write_atomically(home / f"{table.name}.csv", lambda draft, table=table: draft.write_text(table.csv))
+    keep(plan, runs, home.parent)
     links = [f"![{name.removesuffix('.png')}](docs/results/{plan.name}/{name})\n" for name in pictures.values()]
     write_between(page, plan.name, "\n".join([*(table.markdown for table in shown), *links]))
 

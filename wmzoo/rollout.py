@@ -238,7 +238,7 @@ def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any
 
 def _seed(run: Path) -> int | None:
     """The training seed of a run; None where no configuration is there."""
-    path = run / "export" / "config.yaml"
+    path = run / "config.yaml"
     return config.load(path).seed if path.exists() else None
 
 

@@ -102,10 +102,15 @@ class Job:
     elsewhere: tuple[str, ...] = ()
 
     @property
+    def trained(self) -> bool:
+        """Are its weights here?  A cell that was measured elsewhere has none (records.py)."""
+        return (self.folder / "export" / "policy.json").exists()
+
+    @property
     def done(self) -> bool:
         """Trained and, if it is a cell, measured as asked."""
         if not self.measures:
-            return (self.folder / "export" / "policy.json").exists()
+            return self.trained
         path, result = self.folder / "cell.json", self.folder / "eval.json"
         if not path.exists() or not set(self.asked) <= set(read_json(path, "a cell", "delete it")["measured"]):
             return False
@@ -142,6 +147,17 @@ class Plan:
     @property
     def cells(self) -> tuple[Job, ...]:
         return tuple(job for job in self.jobs if job.measures)
+
+    @property
+    def todo(self) -> tuple[Job, ...]:
+        """What has to be run: cells that are not done, and what they stand on whose weights are not here."""
+        found: list[Job] = []
+        needed: set[Path] = set()
+        for job in reversed(self.jobs):
+            if (job.measures and not job.done) or (job.folder in needed and not job.trained):
+                found.append(job)
+                needed |= set(job.needs)
+        return tuple(reversed(found))
 
 
 def study(name: str, scale: Scale = "small") -> Study:

@@ -47,8 +47,6 @@ def known_speeds(runs: Path) -> dict[tuple[str, int, int, int], float]:
 
 def seconds(job: Job, speeds: Mapping[tuple[str, int, int, int], float]) -> float:
     """About how long a job takes on one thread; of an arm that was never trained here, as its operations at the speed of a product."""
-    if job.done:
-        return 0.0
     key = kind(job.arm)
     step = speeds[key] if key in speeds else counted(job.arm)["flops"]["step"] * job.arm.data.batch / (1e9 * _speed())
     return step * job.arm.optim.steps + EPISODE * job.handles * len(resolve(job.arm.data.tasks))
@@ -69,7 +67,7 @@ def _speed() -> float:
 
 def outline(plan: Plan, runs: Path, processes: int) -> str:
     """The plan in words, with an estimate of the time."""
-    todo, speeds = [job for job in plan.jobs if not job.done], known_speeds(runs)
+    todo, speeds = plan.todo, known_speeds(runs)
     total = sum(seconds(job, speeds) for job in todo)
     longest = max((seconds(job, speeds) for job in todo), default=0.0)
     study, stages = plan.study, [job for job in plan.jobs if not job.measures]
@@ -81,7 +79,7 @@ def outline(plan: Plan, runs: Path, processes: int) -> str:
         f"  settings  {settings}; training seeds {', '.join(map(str, study.seeds))}; {study.handles} handles of each task",
         f"  tasks     {', '.join(tasks)}",
         f"  cells     {len(plan.cells)}, of which {sum(job.done for job in plan.cells)} are there already",
-        f"  stages    {len(stages)}, of which {sum(job.done for job in stages)} are there already",
+        f"  stages    {len(stages)}, of which {sum(not job.measures for job in todo)} have to be trained",
         f"  time      about {_clock(max(longest, total / processes))} with {processes} at once",
     ]
     return "\n".join(lines)

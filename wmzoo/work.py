@@ -16,6 +16,7 @@ from .compare import scored
 from .files import alone_in, read_json, write_json
 from .finished import aligns, foresees, outline, plays
 from .interfaces import LatentActions
+from .records import forget
 from .run import train
 from .study import Job, handles_played
 from .tasks import every_shift, resolve
@@ -26,7 +27,8 @@ def work(job: Job) -> None:
     folder, queue = job.folder, job.folder / "queue"
     queue.mkdir(parents=True, exist_ok=True)
     with alone_in(queue, wait=True):
-        if not (folder / "export" / "policy.json").exists():
+        if not job.trained:
+            forget(folder)
             train(job.arm, folder)
         if job.done:
             return
@@ -57,6 +59,7 @@ def work(job: Job) -> None:
             "peak_bytes": max(peak_memory(), before.get("peak_bytes", 0)),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
             "machine": platform.machine(),
+            "processor": processor(),
             "versions": {"wmzoo": __version__, **{name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")}},
         }
         write_json(folder / "cell.json", facts)
@@ -94,6 +97,13 @@ def trained_seconds(folder: Path) -> float:
     """Seconds of training, stages left out, over all the times it was begun."""
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+def processor() -> str:
+    """What the processor calls itself; "" where that is not told."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def peak_memory() -> int:

@@ -1,0 +1,69 @@
+"""How do results outlive their runs?  Outcomes, errors and curves of every cell, without weights and films, beside the tables made of them.
+
+docs/results/cells/ARM-HASH/     config.yaml, metrics.csv, cell.json, eval*.json, probe.json, world*.json, world*.npz: as in runs/
+docs/results/NAME/asked.json     the options of the study, as in runs/studies/NAME/
+
+The name is the hash of configuration and data, so a record stands for exactly one cell of every study, wherever that was run.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import UserError
+from .files import write_atomically
+from .study import Plan
+
+MEASURED = ("cell.json", "eval*.json", "probe.json", "world*.json", "world*.npz")
+KEPT = ("config.yaml", "metrics.csv", *MEASURED)
+
+
+def keep(plan: Plan, runs: Path, home: Path) -> None:
+    """Write down the cells of a study that are done, and what was asked for.
+
+    Args:
+        home: docs/results.
+    """
+    for job in plan.cells:
+        if job.done:
+            _copy(job.folder, home / "cells" / job.folder.name)
+    asked = runs / "studies" / plan.name / "asked.json"
+    if asked.exists():
+        _copy_file(asked, home / plan.name / asked.name)
+
+
+def recall(home: Path, runs: Path) -> int:
+    """Put records where studies look for their cells, unless a run is there; how many.
+
+    Raises:
+        UserError: there are no records.
+    """
+    folders = [folder for folder in sorted(home.glob("cells/*")) if (folder / "cell.json").exists()]
+    if not folders:
+        raise UserError(f"{home} has no records: they lie in cells/ARM-HASH, where `wmzoo report NAME --write PAGE` puts them")
+    missing = [folder for folder in folders if not any(_kept(runs / folder.name))]
+    for folder in missing:
+        _copy(folder, runs / folder.name)
+    for path in home.glob("*/asked.json"):
+        if not (there := runs / "studies" / path.parent.name / path.name).exists():
+            _copy_file(path, there)
+    return len(missing)
+
+
+def forget(folder: Path) -> None:
+    """Remove what was measured with weights that are not there: whoever trains the run again measures it again."""
+    for path in _kept(folder, MEASURED):
+        path.unlink()
+
+
+def _kept(folder: Path, patterns: tuple[str, ...] = KEPT) -> Iterator[Path]:
+    return (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+
+
+def _copy(folder: Path, there: Path) -> None:
+    for path in sorted(_kept(folder), key=lambda path: path.name == "cell.json"):  # last: it says that the cell is done
+        _copy_file(path, there / path.name)
+
+
+def _copy_file(path: Path, there: Path) -> None:
+    write_atomically(there, lambda draft: shutil.copyfile(path, draft))
