@@ -269,7 +269,7 @@ def test_rows_of_one_arm_that_differ_stand_apart(runs: Path) -> None:
     other = runs / "rla_wm-other"
     if not other.exists():
         shutil.copytree(runs / "rla_wm-1", other)
-    kept = other / "export" / "config.yaml"
+    kept = other / "config.yaml"
     kept.write_text(kept.read_text().replace("lr: 0.002", "lr: 0.003"))
     summary = compare([runs / "rla_wm", other], runs / "compared")
     assert list(summary["arms"]) == ["rla_wm (rla_wm)", "rla_wm (rla_wm-other)"]

@@ -10,7 +10,7 @@ import pytest
 from wmzoo import ledger
 from wmzoo.errors import UserError
 from wmzoo.files import read_between, write_between, write_json
-from wmzoo.ledger import Claim, Found, claims, compared, concluded, judged, of_study, table, word
+from wmzoo.ledger import Claim, Found, Judged, claims, compared, concluded, judged, of_study, table, with_published, word
 from wmzoo.registry import arm
 from wmzoo.rollout import Played, summary
 from wmzoo.stats import Estimate
@@ -217,6 +217,28 @@ def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> No
     assert half.found.endswith("; a: not run")
     assert concluded(claim, {"a": Found(bad, "3 seeds", 3), "b": None}).verdict == "fails"
     assert concluded(claim, {"a": None, "b": None}).verdict == "not run"
+
+
+def test_what_was_published_stays_where_nothing_is_here(tmp_path: Path) -> None:
+    """Claim 1 was judged before and is not run here, claim 2 is judged here, claim 3 was never judged."""
+    said = [
+        Judged(Claim(number, "x", "says, this", ""), *found)
+        for number, found in ((1, ("+0.1", "3 seeds", "holds")), (2, ("+0.2", "3 seeds", "holds")))
+    ]
+    before = tmp_path / "claims.csv"
+    assert with_published(said, before) == said, "nothing was published"
+    before.write_text(table(said).csv)
+    now = [
+        Judged(said[0].claim, "", "", "not run"),
+        Judged(said[1].claim, "-0.2", "3 seeds", "fails"),
+        Judged(Claim(3, "x", "y", ""), "", "", "untested"),
+    ]
+    kept = with_published(now, before)
+    assert [(row.found, row.verdict) for row in kept] == [("+0.1", "holds*"), ("-0.2", "fails"), ("", "untested")]
+    before.write_text(table(kept).csv)
+    assert with_published(now, before) == kept, "one star, however often"
+    assert "As published before" in table(kept).markdown
+    assert "As published before" not in table(said).markdown
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:

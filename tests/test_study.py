@@ -299,6 +299,7 @@ def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
     what = plan(toy_data, tmp_path / "here")
     played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1"))
     records.keep(what, tmp_path / "here", tmp_path / "records")
+    launch.prepare(plan(toy_data, tmp_path / "there").cells[0])  # was about to be run when a study was stopped
     assert records.recall(tmp_path / "records", tmp_path / "there") == 8
     assert records.recall(tmp_path / "records", tmp_path / "there") == 0, "what is there stays"
     again = plan(toy_data, tmp_path / "there")
@@ -574,7 +575,7 @@ def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tmp_path: Path, whole: Path) -> None:
     """SIGKILL at random moments, one process instead of two: no worker outlives it, the same weights and outcomes, nothing run twice."""
     folder, rng = home(toy_data, tmp_path, "killed"), random.Random(int(time.time()))
-    for _ in range(3):
+    for _ in range(2):
         running = start(folder, "--rows", "flare", "--processes", "1")
         wait = rng.uniform(4, 20)
         try:

@@ -409,16 +409,18 @@ def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bo
     Args:
         runs: folder of all runs.
         scale: of the arms.
-        write: a page that has a place for the table; a CSV of it is written to docs/results/claims.csv.
+        write: a page that has a place for the table; a CSV of it goes to docs/results/claims.csv, and what stood there of claims without
+            cells here stays.
         json: print one object a claim.
     """
     from .files import write_atomically, write_between
-    from .ledger import MARK, known, table
+    from .ledger import MARK, known, table, with_published
 
-    rows = table(known(Path(runs), scale), scale)
+    judged, published = known(Path(runs), scale), Path(write).parent / "docs" / "results" / "claims.csv"
+    rows = table(with_published(judged, published) if write else judged, scale)
     if write:
         write_between(Path(write), MARK, rows.markdown)
-        write_atomically(Path(write).parent / "docs" / "results" / "claims.csv", lambda draft: draft.write_text(rows.csv))
+        write_atomically(published, lambda draft: draft.write_text(rows.csv))
     _show([dict(zip(rows.head, row, strict=True)) for row in rows.rows], json, lambda: rows.markdown)
 
 

@@ -8,6 +8,7 @@
 Intervals are of paired differences (same seeds, same handles or windows), corrected by Holm within the claim; what is counted has none.
 """
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from .world import named
 
 Measure = Literal["success", "few less many", "l1", "GFLOP", "order", "probe", "transfer"]
 MARK = "claims"
+NOTHING = ("", "not run", "untested")  # verdicts without a figure
 
 
 class Found(NamedTuple):
@@ -253,9 +255,29 @@ def table(rows: Sequence[Judged], scale: Scale | None = None) -> Table:
         lines.append((str(c.number), c.family, c.says, c.paper, tested, row.found or "-", row.n or "-", row.verdict))
     head = ("", "family", "claim", "the paper's figures", "study", "ours: difference, 95%", "n", "verdict")
     where = f"Scale: {scale}.  " if scale else ""
-    return Table("claims", head, tuple(lines), f"{where}Intervals of paired differences, corrected by Holm within a claim.")
+    note = f"{where}Intervals of paired differences, corrected by Holm within a claim."
+    note += "  * As published before: its cells are not here." if any(row.verdict.endswith("*") for row in rows) else ""
+    return Table("claims", head, tuple(lines), note)
 
 
 def known(runs: Path, scale: Scale) -> list[Judged]:
     """All claims, judged."""
     return [judged(claim, runs, scale) for claim in claims()]
+
+
+def with_published(rows: Sequence[Judged], before: Path) -> list[Judged]:
+    """A claim of which nothing is here keeps what was published of it, marked by a star.
+
+    Args:
+        before: the CSV of the ledger as it was published last; it need not be there.
+    """
+    if not before.exists():
+        return list(rows)
+    with before.open() as file:
+        earlier = {int(number): rest for number, *rest in list(csv.reader(file))[1:]}
+    kept = []
+    for row in rows:
+        *_, found, n, verdict = earlier.get(row.claim.number, ("", "", ""))
+        there = verdict and verdict not in NOTHING
+        kept.append(Judged(row.claim, found, n, f"{verdict.rstrip('*')}*") if row.verdict in NOTHING and there else row)
+    return kept

@@ -15,6 +15,7 @@ from .files import write_atomically
 from .study import Plan
 
 MEASURED = ("cell.json", "eval*.json", "probe.json", "world*.json", "world*.npz")
+BEGUN = ("cell.json", "last.ckpt", "export")  # a run that has one of them is left alone
 KEPT = ("config.yaml", "metrics.csv", *MEASURED)
 
 
@@ -41,7 +42,7 @@ def recall(home: Path, runs: Path) -> int:
     folders = [folder for folder in sorted(home.glob("cells/*")) if (folder / "cell.json").exists()]
     if not folders:
         raise UserError(f"{home} has no records: they lie in cells/ARM-HASH, where `wmzoo report NAME --write PAGE` puts them")
-    missing = [folder for folder in folders if not any(_kept(runs / folder.name))]
+    missing = [folder for folder in folders if not any((runs / folder.name / begun).exists() for begun in BEGUN)]
     for folder in missing:
         _copy(folder, runs / folder.name)
     for path in home.glob("*/asked.json"):
