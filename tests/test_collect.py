@@ -34,6 +34,7 @@ class Stubborn(Reach):
         return -super().expert() if self.odd else super().expert()
 
 
+@pytest.mark.slow
 def test_two_processes_record_what_one_records(toy_data: Path, tmp_path: Path) -> None:
     """The data set is a function of the task, the size and the number of episodes, not of who was faster."""
     collect(("toy-red",), tmp_path, size=32, episodes=12, processes=2)
@@ -66,6 +67,7 @@ def killed(root: Path, whole_group: bool) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """Kill the command and its workers after the first episodes: what is there stays, the rest follows, the hash is the same."""
     killed(tmp_path, whole_group=True).communicate()

@@ -83,6 +83,7 @@ def test_clustered_by_hand_and_by_simulation() -> None:
         clustered(np.zeros((1, 0)), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
 
 
+@pytest.mark.slow
 def test_a_world_model_is_measured(runs: Path) -> None:
     """All horizons that the short episodes of the toy reach, all metrics, listening, recovery, cost, and pictures; twice alike."""
     result = evaluate(runs / "rla_wm", count=20)
@@ -145,6 +146,7 @@ def test_a_difference_of_errors_by_hand() -> None:
     assert worse["low"] == pytest.approx(-found["good", "8"]["high"])
 
 
+@pytest.mark.slow
 def test_world_models_side_by_side(runs: Path) -> None:
     """Seeds of one arm are one row; horizons that all know; tables and pictures."""
     for name in ("rla_wm", "rla_wm-1", "dino_wm", "uwm_rla"):
@@ -179,6 +181,7 @@ def test_world_models_side_by_side(runs: Path) -> None:
     assert CANNOT in compare_table(summary)
 
 
+@pytest.mark.slow
 def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> None:
     """Explicit and implicit models on one axis: beside its own latents, and only then comparable; the codec's own error stands beside."""
     evaluate(runs / "rla_wm", count=20)
@@ -225,6 +228,7 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
         assert summary["arms"][name]["horizons"]["8"]["l1"]["mean"] == pytest.approx(row["space l1"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_implicit_world_model_is_read_by_a_linear_map(runs: Path) -> None:
     """FLARE: at the chunk's end alone, on the same windows as the others, beside the map of the present; and in its own space."""
     assert aligns(runs / "flare")
@@ -259,6 +263,7 @@ def test_in_its_own_feature_space_nothing_is_painted(runs: Path) -> None:
     assert not any("space" in key for key in np.load(runs / "dino_wm" / "world.npz"))
 
 
+@pytest.mark.slow
 def test_rows_of_one_arm_that_differ_stand_apart(runs: Path) -> None:
     """By the labels of a study, or by their folders; what is missing is said."""
     for name in ("rla_wm", "rla_wm-1", "dino_wm"):
@@ -278,6 +283,7 @@ def test_rows_of_one_arm_that_differ_stand_apart(runs: Path) -> None:
     assert rows[-1][:2] == ("video", "not run (2 of 2 seeds missing)")
 
 
+@pytest.mark.slow
 def test_every_decoder_stands_beside_its_models(runs: Path) -> None:
     """The codec's own error is the codec's, the feature decoder's is its own; frames show what each makes of the truth."""
     evaluate(runs / "rla_wm", count=20)
@@ -388,6 +394,7 @@ def test_operations_of_all_sampling_steps(name: str) -> None:
     assert spent == count(arm)["flops"]["prediction"]
 
 
+@pytest.mark.slow
 def test_operations_of_a_prediction() -> None:
     """At paper scale, in TFLOP: FM-WM 14.6 (the paper: 14.3); the latent's flow is an order of magnitude cheaper."""
     tera = {name: count(registry.arm(name, "paper"))["flops"]["prediction"] / 1e12 for name in ("rla_wm", "fm_wm", "dino_wm_one_shot")}

@@ -432,6 +432,7 @@ def test_frames_whose_tokens_are_known_are_looked_at_too(batch: Batch, sizes: Si
         model.encode(replace(batch, image=2 * batch.image - 1), 8)
 
 
+@pytest.mark.slow
 def test_features_stand_in_where_vgg_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: Batch, sizes: Sizes) -> None:
     """ "auto" is LPIPS with VGG's file in torch's cache, else the encoder's features; the log says which; each loads the other's run."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
@@ -543,6 +544,7 @@ def config_with(config: lam.Config, weights: Path) -> lam.Config:
     return replace(config, weights=str(weights))
 
 
+@pytest.mark.slow
 def test_paper_scale_counts() -> None:
     """Section 4 of the sheets: about 121.2 million trained (M-Former 29.46, painter 91.1, the rest 0.65), LARA's head 393,472."""
     parameters = count(registry.arm("lam", "paper"))["parameters"]

@@ -350,6 +350,7 @@ def test_stages_follow_each_other_and_start_the_arm(toy_data: Path, tmp_path: Pa
     assert all(torch.equal(value, labels[name.replace("objectives.lam.", "objectives.lapa.")]) for name, value in model.items())
 
 
+@pytest.mark.slow
 def test_post_training_starts_from_a_policy(toy_data: Path, tmp_path: Path) -> None:
     """Every weight of the policy is taken; LARA's head and model are added; a run of one's own can take the stage's place."""
     train(short("lara_posttrain", toy_data), tmp_path / "post")
@@ -394,6 +395,7 @@ def test_what_cannot_start_an_arm_is_one_line(toy_data: Path, tmp_path: Path, si
         train(replace(arm, start="none", stages=stages), tmp_path / "order")
 
 
+@pytest.mark.slow
 def test_a_followers_copy_is_of_the_weights_it_starts_from(toy_data: Path, tmp_path: Path) -> None:
     """FLARE started from a policy with its eye: the target is a copy of that eye, not of the fresh one."""
     train(short("policy_embedding", toy_data), tmp_path / "eye")
@@ -406,6 +408,7 @@ def test_a_followers_copy_is_of_the_weights_it_starts_from(toy_data: Path, tmp_p
         assert torch.equal(value, eye[name.replace("objectives.flare.target.", "observer.")]), name
 
 
+@pytest.mark.slow
 def test_interrupted_it_ends_with_the_same_codes(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the third of four steps and started again: policy, latent action model and codebook are bit-identical."""
     arm = short("lara", toy_data, steps=4)

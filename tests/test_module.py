@@ -130,6 +130,7 @@ def test_precision_names() -> None:
     assert precision_for("auto") in ("32-true", "bf16-mixed")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_whole_folder(toy_data: Path, tmp_path: Path) -> None:
     """config.yaml, metrics.csv with one line per chapter, last.ckpt, export; and training again changes nothing."""
     run.train(quick(toy_data), tmp_path / "a")
@@ -141,6 +142,7 @@ def test_a_run_leaves_a_whole_folder(toy_data: Path, tmp_path: Path) -> None:
     assert same(before, weights(tmp_path / "a"))
 
 
+@pytest.mark.slow
 def test_the_seed_decides(toy_data: Path, tmp_path: Path) -> None:
     """The same seed gives the same weights bit for bit, another seed others."""
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -171,6 +173,7 @@ def test_killed_at_random_it_ends_in_the_same_weights(toy_data: Path, tmp_path: 
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second checkpoint fails half-way; the first is still there, whole, and the run resumes from it."""
     run.train(quick(toy_data), tmp_path / "whole")

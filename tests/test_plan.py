@@ -128,6 +128,7 @@ def test_toward_by_hand(batch: Batch) -> None:
     assert toward(model, one, goal)(held).item() == pytest.approx((place - goal[0]).square().mean().item(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_plans(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command line: counts for every handle, twice alike; what cannot be is one line."""
     root = shutil.copytree(toy_data, tmp_path / "data")

@@ -118,6 +118,7 @@ def test_sizes_of_the_paper() -> None:
     assert round(sum(p.numel() for m in few for p in m.parameters()) / 1e6, 1) == 305.4
 
 
+@pytest.mark.slow
 def test_pairs_learnt_by_heart(sizes: Sizes) -> None:
     """L5: eight changes of one map, each three numbers of its own: a twentieth of the first error; without a latent most of it stays."""
     random, reached = torch.Generator().manual_seed(0), {}

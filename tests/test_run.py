@@ -64,6 +64,7 @@ def staged(root: Path, name: str = "policy_embedding", seed: int = 0) -> Experim
     return replace(arm, data=data, optim=optim, seed=seed, stages={"embedding": stage})
 
 
+@pytest.mark.slow
 def test_a_stage_is_trained_once_and_starts_the_arm(toy_data: Path, tmp_path: Path) -> None:
     """Two arms and two seeds share the stage; the eye starts from its weights, the trunk does not; other data is another stage."""
     run.train(staged(toy_data), tmp_path / "a")
@@ -99,6 +100,7 @@ def test_a_stage_that_is_not_there_is_named(toy_data: Path, tmp_path: Path) -> N
     assert not (tmp_path / "stages").exists()  # found before anything was trained
 
 
+@pytest.mark.slow
 def test_weights_of_another_kind_are_refused(toy_data: Path, tmp_path: Path) -> None:
     """A run without this embedding, an embedding of another size, a folder that is no run."""
     run.train(staged(toy_data), tmp_path / "a")
@@ -131,6 +133,7 @@ def test_whoever_comes_later_waits(tmp_path: Path) -> None:
     holder.join()
 
 
+@pytest.mark.slow
 def test_metrics_say_who_pulls_and_what_is_seen(toy_data: Path, tmp_path: Path) -> None:
     """Every line of metrics.csv has the norms on the trunk and what the alignment watches."""
     arm = staged(toy_data, "flare")

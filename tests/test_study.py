@@ -271,6 +271,7 @@ def test_a_folder_with_another_run_is_refused(toy_data: Path, tmp_path: Path) ->
         launch.prepare(job)
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_says_its_last_line(tmp_path: Path) -> None:
     """Exit code and the line that says why; what it printed lies in its log."""
     wrong = launch.call(["card", "flair"], tmp_path / "log.txt", 1, tmp_path)
@@ -294,6 +295,7 @@ def test_more_handles_are_asked_for_again(tmp_path: Path) -> None:
     assert not replace(job, measures=("play", "foresee")).done
 
 
+@pytest.mark.slow
 def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
     """Written down and taken back elsewhere the tables are the same; only what is new is run, with the stages that it alone stands on."""
     what = plan(toy_data, tmp_path / "here")
@@ -428,6 +430,7 @@ def test_what_is_gained_in_dreams_is_drawn_between_its_marks(toy_data: Path, tmp
     assert report.dreamt(found) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [1, 2])
 def test_few_seeds_are_no_verdict_on_a_method(toy_data: Path, tmp_path: Path, few: int) -> None:
     """Whatever their interval: no colour, no place in the headline, and a word that says so; with three there are."""
@@ -466,6 +469,7 @@ def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) 
     assert "missing" in report.success(find(what, {}, {})).rows[0][-1]
 
 
+@pytest.mark.slow
 def test_every_verdict_agrees_with_its_interval(toy_data: Path, tmp_path: Path) -> None:
     """For many results: the word of the sentence is what the printed numbers allow, and Holm's p-value says the same."""
     what = plan(toy_data, tmp_path, replace(SMALL, handles=20, settings={"": {"data.demos": 3}}, seeds=(0, 1, 2)))

@@ -237,6 +237,7 @@ class Line(nn.Module):
         return torch.full((len(tokens), 3, 32, 32), 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("control", "learns"), [("none", True), ("shuffled", False)])
 def test_it_learns_what_is_rewarded(toy_data: Path, monkeypatch: pytest.MonkeyPatch, control: str, learns: bool) -> None:
     """In a world where it is best to push the first number to 0.08, the mean of the first number goes there; shuffled goals of

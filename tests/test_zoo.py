@@ -25,8 +25,8 @@ VARIANTS = {  # of an arm that is tested
     "uwm_change", "uwm_current", "uwm_flare", "uwm_lara", "uwm_off", "uwm_shuffled", "uwm_video",
 }  # fmt: skip
 DREAMING = {"bc_rl", "bc_rl_off", "bc_rl_shuffled"}  # windows teach them nothing: tests/test_wmrl.py
-BY_HEART = [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in ARMS if name not in DREAMING]
 SCALES = ("tiny", "small", "base", "paper")
+COUNTED = ["tiny", *(pytest.param(scale, marks=pytest.mark.slow) for scale in SCALES[1:])]
 
 
 def tiny(name: str, root: Path) -> tuple[Experiment, Windows]:
@@ -57,7 +57,8 @@ def memorise(arm: Experiment, net: Hybrid, batch: Batch, steps: int, enough: Cal
     return curve
 
 
-@pytest.mark.parametrize("name", BY_HEART)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ARMS if name not in DREAMING])
 def test_an_arm_learns_one_batch_by_heart_and_plays_it_back(name: str, toy_data: Path) -> None:
     """The loss falls to a fraction; a policy returns the chunks it was shown, from noise, with all its standing streams.
 
@@ -154,7 +155,7 @@ def test_an_arm_survives_yaml(name: str, scale: config.Scale, tmp_path: Path) ->
     assert config.load(tmp_path / "config.yaml") == arm
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", COUNTED)
 @pytest.mark.parametrize("name", ARMS)
 def test_an_arm_builds_and_counts_on_the_meta_device(name: str, scale: config.Scale) -> None:
     """Every scale builds without memory and takes a window; where it is no variant, a step has more operations than its forward pass."""
