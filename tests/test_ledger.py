@@ -1,5 +1,6 @@
 """The ledger: every claim names a study, rows and settings that exist; a verdict is what its intervals allow."""
 
+import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from wmzoo import ledger
 from wmzoo.errors import UserError
-from wmzoo.files import read_between, write_between, write_json
+from wmzoo.files import read_between, read_json, write_between, write_json
 from wmzoo.ledger import Claim, Found, Judged, claims, compared, concluded, judged, of_study, table, with_published, word
 from wmzoo.registry import arm
 from wmzoo.rollout import Played, summary
@@ -18,7 +19,8 @@ from wmzoo.study import Job, Plan, study
 from wmzoo.tables import saved
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ("implicit_vs_explicit", "world_models", "model_rl")
+RESULTS = ("implicit_vs_explicit", "flare_controls", "policies", "world_models", "model_rl")
+RECORDED = ("flare_controls",)  # whose cells lie under docs/results/cells
 
 
 def test_all_claims_of_the_protocol_are_there() -> None:
@@ -271,3 +273,16 @@ def test_the_tables_of_the_readme_were_generated() -> None:
         pictures = re.findall(r"\]\((docs/results/.*?)\)", inside)
         assert pictures
         assert all((ROOT / path).exists() for path in pictures)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_published_counts_are_those_of_the_records(name: str) -> None:
+    """Every cell of the table has its outcomes beside it, one for each start state."""
+    home = ROOT / "docs" / "results"
+    rows = [row for row in csv.DictReader((home / name / "cells.csv").open()) if row["successes"]]
+    assert rows
+    for row in rows:
+        told = read_json(home / "cells" / row["run"] / "eval.json", "a record")["handles"]
+        assert (
+            row["successes"] == f"{sum(handle['success'] for handle in told)}/{len({(handle['task'], handle['seed']) for handle in told})}"
+        )
