@@ -19,8 +19,8 @@ from wmzoo.study import Job, Plan, study
 from wmzoo.tables import saved
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ("implicit_vs_explicit", "flare_controls", "policies", "world_models", "model_rl")
-RECORDED = ("flare_controls",)  # whose cells lie under docs/results/cells
+RESULTS = ("implicit_vs_explicit", "flare_controls", "flare_ablation", "policies", "world_models", "model_rl")
+RECORDED = ("flare_controls", "flare_ablation")  # whose cells lie under docs/results/cells
 
 
 def test_all_claims_of_the_protocol_are_there() -> None:
