@@ -241,6 +241,9 @@ def test_what_was_published_stays_where_nothing_is_here(tmp_path: Path) -> None:
     assert with_published(now, before) == kept, "one star, however often"
     assert "As published before" in table(kept).markdown
     assert "As published before" not in table(said).markdown
+    before.write_text("something else\nentirely\n")
+    with pytest.raises(UserError, match="not the table of claims"):
+        with_published(now, before)
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:

@@ -579,7 +579,7 @@ def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tmp_path: Path, whole: Path) -> None:
     """SIGKILL at random moments, one process instead of two: no worker outlives it, the same weights and outcomes, nothing run twice."""
     folder, rng = home(toy_data, tmp_path, "killed"), random.Random(int(time.time()))
-    for _ in range(2):
+    for _ in range(3):
         running = start(folder, "--rows", "flare", "--processes", "1")
         wait = rng.uniform(4, 20)
         try:

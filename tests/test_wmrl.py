@@ -313,6 +313,5 @@ def test_a_run_starts_from_its_stages_and_plays(toy_data: Path, tmp_path: Path, 
     plays = Policy.load(tmp_path / "whole").hybrid.state_dict()
     assert not any("world" in name or "critic" in name for name in plays)
     interrupted(arm, tmp_path / "again", 10, monkeypatch)
-    train(arm, tmp_path / "again")
     again = load_hybrid(tmp_path / "again")[1].state_dict()
     assert all(torch.equal(again[name], value) for name, value in learnt.state_dict().items())

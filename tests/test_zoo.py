@@ -12,7 +12,7 @@ from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
 from wmzoo.config import Experiment, build_for, needs_of, self_contained
 from wmzoo.data import Windows
-from wmzoo.flops import count, weightless
+from wmzoo.flops import count
 from wmzoo.interfaces import Denoiser
 from wmzoo.module import ZooModule
 
@@ -75,7 +75,7 @@ def test_an_arm_learns_one_batch_by_heart_and_plays_it_back(name: str, toy_data:
     def learnt(curve: list[float]) -> bool:
         return len(curve) >= 20 and sum(curve[-20:]) / 20 < goal * curve[0]  # masks are drawn anew at every step of an autoencoder
 
-    curve = memorise(arm, net, batch, 240, lambda curve: not whole and learnt(curve))
+    curve = memorise(arm, net, batch, 250, lambda curve: not whole and learnt(curve))
     assert learnt(curve)
     if whole:
         net.eval()
@@ -158,12 +158,7 @@ def test_an_arm_survives_yaml(name: str, scale: config.Scale, tmp_path: Path) ->
 @pytest.mark.parametrize("scale", COUNTED)
 @pytest.mark.parametrize("name", ARMS)
 def test_an_arm_builds_and_counts_on_the_meta_device(name: str, scale: config.Scale) -> None:
-    """Every scale builds without memory and takes a window; where it is no variant, a step has more operations than its forward pass."""
-    if name in VARIANTS:
-        hybrid, batch = weightless(registry.arm(name, scale))
-        with torch.device("meta"):
-            assert all(score.value.is_meta for score in hybrid(batch).values())
-        return
+    """Every scale builds without memory; a step has more operations than its forward pass."""
     counts = count(registry.arm(name, scale))
     parts = sum(n for part, n in counts["parameters"].items() if part not in ("all", "trained"))
     assert parts == counts["parameters"]["all"]

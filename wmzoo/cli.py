@@ -417,7 +417,9 @@ def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bo
     from .ledger import MARK, known, table, with_published
 
     judged, published = known(Path(runs), scale), Path(write).parent / "docs" / "results" / "claims.csv"
-    rows = table(with_published(judged, published) if write else judged, scale)
+    if write:
+        judged = with_published(judged, published)
+    rows = table(judged, scale)
     if write:
         write_between(Path(write), MARK, rows.markdown)
         write_atomically(published, lambda draft: draft.write_text(rows.csv))

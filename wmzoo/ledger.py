@@ -270,14 +270,20 @@ def with_published(rows: Sequence[Judged], before: Path) -> list[Judged]:
 
     Args:
         before: the CSV of the ledger as it was published last; it need not be there.
+
+    Raises:
+        UserError: it is something else.
     """
     if not before.exists():
         return list(rows)
-    with before.open() as file:
-        earlier = {int(number): rest for number, *rest in list(csv.reader(file))[1:]}
+    try:
+        with before.open() as file:
+            earlier = {int(number): (found, n, verdict) for number, *_, found, n, verdict in list(csv.reader(file))[1:]}
+    except (ValueError, UnicodeDecodeError):
+        raise UserError(f"{before} is not the table of claims as it was published; restore it, or delete it to begin anew") from None
     kept = []
     for row in rows:
-        *_, found, n, verdict = earlier.get(row.claim.number, ("", "", ""))
-        there = verdict and verdict not in NOTHING
-        kept.append(Judged(row.claim, found, n, f"{verdict.rstrip('*')}*") if row.verdict in NOTHING and there else row)
+        found, n, verdict = earlier.get(row.claim.number, ("", "", ""))
+        stays = row.verdict in NOTHING and verdict not in NOTHING
+        kept.append(Judged(row.claim, found, n, f"{verdict.rstrip('*')}*") if stays else row)
     return kept
