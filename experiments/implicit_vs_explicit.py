@@ -29,6 +29,8 @@ def study(scale: Scale = "small") -> Study:
         rows |= {f"{name}, twice the steps": Row(name, {"optim.steps": 2000}) for name in ("policy", "flare")}
         rows["flare, weight 0.05"] = Row("flare", {"objectives.flare.weight": 0.05})
     rows |= {name: Row(name, {"data.videos": 40}, only=(FEW,)) for name in ("flare_video", "uwm_video")}
+    if scale != "tiny":  # with few demonstrations the others are frames alone for its second stage too, which reads states
+        rows["lapa"] = Row("lapa", {"stages.codes.data.demos": 10, "stages.codes.data.videos": 40})
     if scale == "small":  # as many windows with actions as the other rows see
         rows["flare_video, twice the steps"] = Row("flare_video", {"data.videos": 40, "optim.steps": 2000}, only=(FEW,))
     return Study(

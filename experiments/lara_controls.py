@@ -1,4 +1,4 @@
-"""Is it the agreement?  LARA against its own controls, on the cells of implicit_vs_explicit.
+"""Is it the agreement?  LARA against the policy and its own controls, on the cells of implicit_vs_explicit.
 
 wmzoo study lara_controls
 """
@@ -10,7 +10,7 @@ from wmzoo.study import Study
 
 from . import implicit_vs_explicit
 
-ROWS = ("lara", "lara_off", "lara_align", "lara_frozen", "lara_current", "lara_shuffled", "lapa")
+ROWS = ("policy", "lara", "lara_off", "lara_align", "lara_frozen", "lara_current", "lara_shuffled", "lapa")
 
 
 def study(scale: Scale = "small") -> Study:
