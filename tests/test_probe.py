@@ -176,7 +176,7 @@ def test_a_run_is_probed(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert result == json.loads((trained / "probe.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert {path.name for path in (trained / "probe").iterdir()} == PICTURES
     assert all((trained / "probe" / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
-    rows = {"latent", "quantised latent", "random encoder", "feature difference", "PCA of the difference", "constant"}
+    rows = {"latent", "quantised latent", "random encoder", "random former", "feature difference", "PCA of the difference", "constant"}
     assert set(result["probes"]) == rows
     assert result["probes"]["latent"]["numbers"] == result["tokens"] * result["width"]
     assert (result["gap"], result["arm"], result["tasks"]) == (8, "lam", ["toy-red", "toy-blue"])
@@ -194,18 +194,20 @@ def test_a_run_is_probed(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 @pytest.mark.parametrize(("name", "objective"), [("lara", "lara"), ("lapa_codes", "lapa")])
 def test_a_joint_run_is_read_with_its_own_model(toy_data: Path, tmp_path: Path, name: str, objective: str) -> None:
-    """The model lies in the auxiliary file; the random one keeps the frozen encoder and nothing else."""
+    """The model lies in the auxiliary file; of the random ones one keeps the frozen encoder, the other nothing."""
     run.train(arm(toy_data, name), tmp_path / "run")
     model, about = probe.subject(tmp_path / "run", ("toy-red",), str(toy_data))
     assert (about["objective"], about["gap"], about["tasks"]) == (objective, 8, ["toy-red"])
     weights = load_file(tmp_path / "run" / "export" / "auxiliary.safetensors")
-    ours, fresh = model.lam.state_dict(), model.fresh.state_dict()
+    ours, former, fresh = (part.state_dict() for part in (model.lam, model.fresh["random former"], model.fresh["random encoder"]))
     assert all(torch.equal(value, weights[f"objectives.{objective}.lam.{key}"]) for key, value in ours.items())
     encoder = [key for key in ours if key.startswith("encoder.")]
     assert encoder
-    assert all(torch.equal(ours[key], fresh[key]) for key in encoder)
-    assert not torch.equal(ours["down.0.weight"], fresh["down.0.weight"])
-    assert not any(part.training for part in (model.lam, model.fresh))
+    assert all(torch.equal(ours[key], former[key]) for key in encoder)
+    assert all(torch.equal(fresh[key], former[key]) for key in fresh.keys() - encoder)
+    patches = "encoder.network.embeddings.patch_embeddings.projection.weight"
+    assert not any(torch.equal(ours[key], fresh[key]) for key in ("down.0.weight", patches))
+    assert not any(part.training for part in (model.lam, *model.fresh.values()))
 
 
 def test_patches_near_the_hand(trained: Path) -> None:
