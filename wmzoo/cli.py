@@ -328,7 +328,7 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
     Args:
         name: of the study.
         runs: folder of all runs.
-        write: a page, such as README.md, that has a place for its tables; they, a picture and the outcomes of all cells go to docs/results.
+        write: a page that has a place for its tables, as RESULTS.md has; they, a picture and the outcomes of all cells go to docs/results.
     """
     from .files import read_json
     from .report import publish
