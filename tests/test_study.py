@@ -96,21 +96,26 @@ def test_a_judge_comes_first(toy_data: Path, tmp_path: Path) -> None:
 
 
 def test_a_change_wins_over_settings_and_loses_to_rows() -> None:
-    """`--change` is not quietly undone by what all rows share; a row that is about a field keeps it."""
-    rows = {"policy": Row("policy"), "longer": Row("policy", {"optim.steps": 9})}
-    found = Study("Which?", rows, "policy", settings={"few": {"data.demos": 3, "optim.steps": 5}}, seeds=(0,))
-    made = {label: arm for (label, _, _), arm in experiments(found, "tiny", {"data.demos": 4, "optim.steps": 7})}
-    assert [(arm.data.demos, arm.optim.steps) for arm in made.values()] == [(4, 7), (4, 9)]
+    """`--change` is not quietly undone by what all rows share; a row that is about a field keeps it, what it says of a setting too."""
+    rows = {"policy": Row("policy"), "longer": Row("policy", {"optim.steps": 9}, within={"few": {"data.videos": 1}})}
+    settings = {"few": {"data.demos": 3, "optim.steps": 5}, "many": {"data.demos": 5}}
+    found = Study("Which?", rows, "policy", settings=settings, seeds=(0,))
+    made = [arm for _, arm in experiments(found, "tiny", {"data.demos": 4, "optim.steps": 7})]
+    assert [(arm.data.demos, arm.optim.steps, arm.data.videos) for arm in made] == [(4, 7, 0), (4, 9, 1), (4, 7, 0), (4, 9, 0)]
+
+
+def test_with_few_demonstrations_stages_without_actions_have_videos() -> None:
+    """LARA's latent action model and its encoder see forty more episodes a task; FLARE's embedding reads actions, so it does not."""
+    found = replace(study("implicit_vs_explicit"), seeds=(0,))
+    made = {label: arm for (label, setting, _), arm in experiments(found, "small", {}) if setting == "10 demonstrations"}
+    assert {name: stage.data.videos for name, stage in made["lapa"].stages.items()} == {"vit_mae": 40, "lam": 40, "codes": 40}
+    assert made["flare"].stages["embedding"].data.videos == made["lara"].data.videos == 0
 
 
 @pytest.mark.parametrize("name", sorted(registry.members("studies")))
 def test_every_study_names_arms_and_fields_that_exist(name: str) -> None:
     for scale in ("tiny", "small"):
-        found = study(name, scale)
-        for row in found.rows.values():
-            for changes in found.settings.values():
-                with_fields(registry.arm(row.arm, scale), {**changes, **row.fields})
-            assert set(row.only) <= set(found.settings)
+        assert list(experiments(replace(study(name, scale), seeds=(0,)), scale, {}))
 
 
 def test_what_does_not_exist_is_one_line_with_a_hint(toy_data: Path, tmp_path: Path) -> None:
