@@ -323,6 +323,41 @@ def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
         records.recall(tmp_path, tmp_path / "there")
 
 
+@pytest.mark.slow
+def test_a_page_loses_no_cell_that_it_shows(toy_data: Path, tmp_path: Path) -> None:
+    """Tables, a picture and records go to the page and beside it; without a place, or with less than it has, nothing is written."""
+    asked = replace(SMALL, settings={"few": {"data.demos": 2}}, seeds=(0,))
+    what, page = plan(toy_data, tmp_path / "runs", asked), tmp_path / "PAGE.md"
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0",))
+    home = tmp_path / "docs" / "results"
+    for text in (None, "a page without a place\n"):
+        if text is not None:
+            page.write_text(text)
+        with pytest.raises(UserError, match=r"PAGE\.md has no place for this"):
+            report.publish(what, tmp_path / "runs", page)
+    assert not home.exists()
+    page.write_text("above\n<!-- small -->\n<!-- end of small -->\nbelow\n")
+    report.write(what, tmp_path / "runs", {}, {})
+    report.publish(what, tmp_path / "runs", page)
+    told = page.read_text()
+    assert told.startswith("above\n<!-- small -->\n| arm |")
+    assert told.endswith("![differences](docs/results/small/differences.png)\n<!-- end of small -->\nbelow\n")
+    assert (home / "small" / "differences.png").exists()
+    assert len(list((home / "cells").iterdir())) == 2
+    report.publish(what, tmp_path / "runs", page)
+    assert page.read_text() == told
+    few = plan(toy_data, tmp_path / "runs", replace(asked, rows={"policy": Row("policy")}))
+    with pytest.raises(UserError, match="shows 1 finished cells that are not here or were not asked for, such as flare, few, seed 0"):
+        report.publish(few, tmp_path / "runs", page)
+    (what.cells[1].folder / "cell.json").unlink()
+    with pytest.raises(UserError, match="such as flare, few, seed 0; take them back"):
+        report.publish(what, tmp_path / "runs", page)
+    assert page.read_text() == told
+    shutil.rmtree(home / "small")
+    report.publish(what, tmp_path / "runs", page)
+    assert page.read_text() != told
+
+
 def test_what_is_trained_again_is_measured_again(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes of other weights are removed before the training."""
     what = plan(toy_data, tmp_path)

@@ -55,19 +55,28 @@ def write_between(page: Path, mark: str, text: str) -> None:
     """Replace what stands between `<!-- MARK -->` and `<!-- end of MARK -->` in a page.
 
     Raises:
-        UserError: it has no such place.
+        UserError: as `read_between`.
     """
-    start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    before, found, rest = page.read_text().partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise UserError(f"{page} has no place for this: put the lines {start!r} and {end!r} into it")
-    write_atomically(page, lambda draft: draft.write_text(f"{before}{start}\n{text}{end}{after}"))
+    before, _, after = _around(page, mark)
+    write_atomically(page, lambda draft: draft.write_text(f"{before}<!-- {mark} -->\n{text}<!-- end of {mark} -->{after}"))
 
 
 def read_between(page: Path, mark: str) -> str:
-    """What stands there."""
-    return page.read_text().partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- end of {mark} -->")[0]
+    """What stands there.
+
+    Raises:
+        UserError: the page is not there, or has no such place.
+    """
+    return _around(page, mark)[1]
+
+
+def _around(page: Path, mark: str) -> tuple[str, str, str]:
+    start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, found, rest = page.read_text().partition(f"{start}\n") if page.is_file() else ("", "", "")
+    inside, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UserError(f"{page} has no place for this: put the lines {start!r} and {end!r} into it")
+    return before, inside, after
 
 
 @contextmanager

@@ -23,14 +23,14 @@ from PIL import Image
 
 from . import __version__, compare, ledger, registry
 from .errors import UserError
-from .files import read_json, text_hash, write_atomically, write_between
+from .files import read_between, read_json, text_hash, write_atomically, write_between
 from .findings import Findings, Line, Rate, curves, find, played, sentence
 from .launch import State
 from .probe import table as probe_table
 from .records import keep
 from .stats import SEEDS, verdict, wilson
 from .study import Plan
-from .tables import Table
+from .tables import Table, saved
 from .tasks import every_shift
 
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
@@ -228,9 +228,19 @@ def write(plan: Plan, runs: Path, state: Mapping[Path, State], failed: Mapping[P
 
 
 def publish(plan: Plan, runs: Path, page: Path) -> None:
-    """Put what was found into a page; CSV files, pictures and the outcomes of every cell beside it, under docs/results."""
+    """Put what was found into a page; CSV files, pictures and the outcomes of every cell beside it, under docs/results.
+
+    Raises:
+        UserError: the page has no place for it, or shows cells that are not among those found.
+    """
     folder, home = runs / "studies" / plan.name, page.parent / "docs" / "results" / plan.name
     found = find(plan, {}, {})
+    there, before = _finished(cells(found)), home / "cells.csv"
+    read_between(page, plan.name)
+    if lost := [cell for cell in _finished(saved(before, "")) if cell not in there] if before.exists() else []:
+        n, (arm, setting, seed) = len(lost), lost[0]
+        told = f"{page} shows {n} finished cells that are not here or were not asked for, such as {arm}, {setting}, seed {seed}"
+        raise UserError(f"{told}; take them back (wmzoo recall), run them again, or delete {home} to begin anew")
     foreseen = worlds(found, folder)
     shown = [table for table in tables(found, foreseen) if table.name not in ("cost", "cells")]
     pictures = {
@@ -245,6 +255,11 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
     keep(plan, runs, home.parent)
     links = [f"![{name.removesuffix('.png')}](docs/results/{plan.name}/{name})\n" for name in pictures.values()]
     write_between(page, plan.name, "\n".join([*(table.markdown for table in shown), *links]))
+
+
+def _finished(table: Table) -> list[tuple[str, ...]]:
+    """Arm, setting and seed of the cells of this table that have an outcome."""
+    return [row[:3] for row in table.rows if row[3] in ("done", "recorded")]
 
 
 def with_few_colours(path: Path) -> Image.Image:
