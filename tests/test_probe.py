@@ -4,16 +4,19 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from wmzoo import cli, config, probe, registry, regress, run
+from wmzoo.batch import Batch
 from wmzoo.collect import collect
 from wmzoo.config import Experiment
+from wmzoo.data import Window
 from wmzoo.errors import UserError
 from wmzoo.probe import codebook, table
 from wmzoo.regress import Seen, by_mlp, by_ridge, fifth, principal, probed, r_squared, ridge
@@ -186,8 +189,10 @@ def test_a_run_is_probed(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert within["n"] == result["validation"]["n"] <= 20 < result["training"]["n"] <= 80
     assert 0 < result["attention"]["uniform"]["value"] < 0.5
     assert result["reconstruction"]["all"]["value"] == pytest.approx(1, abs=0.3)  # two steps after a start as a copy
+    assert set(result["halfway"]) == {"latent", "quantised latent"}
+    assert all(0 <= line["nearest"]["value"] <= 1 and 0 <= line["mean_rank"]["value"] <= 4 for line in result["halfway"].values())
     words = table(result)
-    assert all(row in words for row in rows)
+    assert all(row in words for row in (*rows, "half of a latent", "half of a quantised latent"))
     assert "COLLAPSED" not in table({**result, "codes": None})
     assert "COLLAPSED" in table({**result, "codes": codebook(np.zeros((20, 4), int), 16)})
 
@@ -226,6 +231,36 @@ def test_the_difference_of_features_is_of_the_right_frames(trained: Path) -> Non
     frames = [[row.episode.frames[row.now + ahead][0] for row in rows] for ahead in (0, model.gap)]
     now, future = (model.encoder(torch.from_numpy(np.stack(x)).movedim(-1, 1).float() / 255) for x in frames)
     torch.testing.assert_close(model.change(model.gather(rows)), future - now, atol=1e-5, rtol=1e-4)
+
+
+class Ruler:
+    """A latent action model whose latent is the number of control steps, painted as the frame that lies `stretch` times as far ahead."""
+
+    tokens, width, codes, view = 1, 1, 0, 0
+
+    def __init__(self, rows: list[Window], stretch: float) -> None:
+        self.rows, self.stretch = rows, stretch
+
+    def encode(self, batch: Batch, gap: int) -> Tensor:
+        return torch.full((len(batch), 1, 1), float(gap))
+
+    def decode(self, batch: Batch, value: Tensor) -> Tensor:
+        ahead = (self.stretch * value[:, 0, 0]).round().int().tolist()
+        frames = [row.episode.frames[row.now + step][0] for row, step in zip(self.rows, ahead, strict=True)]
+        return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float() / 255
+
+
+@pytest.mark.parametrize(("stretch", "first"), [(1.0, True), (0.5, False), (2.0, False)])
+def test_half_of_a_motion_by_hand(trained: Path, stretch: float, first: bool) -> None:
+    """Painted as the half-way frame it ranks first; as that of a quarter or of the whole, others are nearer; 3 steps have no quarters."""
+    model, _ = probe.subject(trained, (), "")
+    rows = [row for row in model.windows.validation if row.now + 8 <= row.episode.length]
+    rows = [row for row in rows if len({row.episode.frames[row.now + ahead][0].tobytes() for ahead in (0, 2, 4, 6, 8)}) == 5][:8]
+    assert rows
+    ruled = replace(model, lam=cast("Any", Ruler(rows, stretch)))
+    rank = ruled.halfway(rows)["latent"]
+    assert (rank == 0).all() if first else (rank > 0).all()
+    assert replace(ruled, gap=3).halfway(rows) == {}
 
 
 @pytest.mark.parametrize(

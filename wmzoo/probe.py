@@ -3,13 +3,13 @@
 Everything is measured in eval on frames as recorded; windows whose second frame lies past the end of their episode are left out.
 How the hand moved is read off the latent by the probes of `regress`, and off what it competes with: the same model with fresh
 weights ("random encoder"), with fresh weights but for its frozen encoder ("random former"), the difference of the encoder's tokens, the
-principal components of that difference.  Models and components have seen
-frames of every training episode; what is held out from them is the motion.
+principal components of that difference.  Models and components have seen frames of every training episode; what is held out from them is
+the motion.  Whether half of a latent is half of the way is ranked in pixels (`Subject.halfway`).
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -109,6 +109,31 @@ class Subject:
             }
 
         return self._each(rows, painted, "painting")
+
+    @torch.no_grad()
+    def halfway(self, rows: list[Window]) -> dict[str, np.ndarray]:
+        """Is half of a motion half of the way?  The rank (0 is best) of the half-way frame among those at 0, 1/4, 1/2, 3/4, all of the gap.
+
+        Half of a motion is the mean of the latents of no motion and of the whole; what it is painted as is compared with the frames
+        by squared error.  Nothing where the gap has no quarters.
+        """
+        steps, model = [self.gap * k // 4 for k in range(5)], copy(self)
+        if len(set(steps)) < 5:
+            return {}
+        model.windows = copy(self.windows)
+        model.windows.needs = Needs(futures=tuple(steps[1:]))
+
+        def ranked(batch: Batch, _: slice) -> dict[str, Tensor]:
+            later = (batch.future[:, batch.column(step), self.lam.view] for step in steps[1:])
+            frames = torch.stack([batch.image[:, -1, self.lam.view], *later], dim=1)
+            half = (self.lam.encode(batch, 0) + self.lam.encode(batch, self.gap)) / 2
+            values = {"latent": half}
+            if self.lam.codes:
+                values["quantised latent"] = self.lam.quantise(half, batch.has_future.all(dim=1)).value
+            apart = {name: (self.lam.decode(batch, x)[:, None] - frames).square().mean(dim=(2, 3, 4)) for name, x in values.items()}
+            return {name: (distance < distance[:, 2:3]).sum(dim=1) for name, distance in apart.items()}
+
+        return model._each(rows, ranked, "halving")
 
     def _each(self, rows: list[Window], measure: Callable[[Batch, slice], dict[str, Tensor]], what: str) -> dict[str, np.ndarray]:
         """What `measure` says of every batch of these windows, one after the other."""
@@ -210,7 +235,8 @@ def probe(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 2
     for seen in (train, held):
         seen.features = {name: value.astype(float) for name, value in seen.features.items()}
     painted = model.paint(rows, hand)
-    every, moving, known = np.ones(len(rows), bool), painted["copied"] > np.median(painted["copied"]), painted["uniform"] > 0
+    ones, every = np.ones(len(rows)), np.ones(len(rows), bool)
+    moving, known = painted["copied"] > np.median(painted["copied"]), painted["uniform"] > 0
     about |= {
         what: {"n": len(seen.task), "episodes": len(np.unique(seen.episode))} for what, seen in (("training", train), ("validation", held))
     }
@@ -221,7 +247,11 @@ def probe(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 2
         "reconstruction": {
             what: held.ratio(painted["error"], painted["copied"], part) for what, part in (("all", every), ("moving", moving))
         },
-        "attention": {what: held.ratio(painted[what], np.ones(len(rows)), known) for what in ("share", "uniform")} if known.any() else None,
+        "halfway": {
+            name: {"nearest": held.ratio((rank == 0).astype(float), ones, every), "mean_rank": held.ratio(rank.astype(float), ones, every)}
+            for name, rank in model.halfway(rows).items()
+        },
+        "attention": {what: held.ratio(painted[what], ones, known) for what in ("share", "uniform")} if known.any() else None,
     }
     result = _plain(result)
     name = "-".join(("probe", *tasks))
@@ -276,6 +306,9 @@ def table(result: Mapping[str, Any]) -> str:
     lines.append(
         f"error of the painted frame / of the present one: {number(painting['all'])}; of those that move {number(painting['moving'])}"
     )
+    for name, line in result.get("halfway", {}).items():  # earlier versions have not measured it
+        near, rank = number(line["nearest"]), number(line["mean_rank"])
+        lines.append(f"half of a {name}: painted nearest to the half-way frame of 5 in {near} (chance .20), mean rank {rank} (chance 2)")
     lines.append(f"attention within {NEAR:.0%} of the side of the hand: {number(looks['share'])}; uniform: {number(looks['uniform'])}")
     return "\n".join(lines)
 
