@@ -621,7 +621,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tm
     folder, rng = home(toy_data, tmp_path, "killed"), random.Random(int(time.time()))
     for _ in range(3):
         running = start(folder, "--rows", "flare", "--processes", "1")
-        wait = rng.uniform(4, 20)
+        wait = rng.uniform(4, 14)
         try:
             running.wait(wait)
         except subprocess.TimeoutExpired:

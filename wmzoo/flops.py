@@ -27,7 +27,7 @@ def count(arm: Experiment) -> dict[str, Any]:
         with FlopCounterMode(display=False) as backward:
             total.backward()
         trained = sum(p.numel() for p in hybrid.parameters() if p.requires_grad)
-        foreseen = _prediction(hybrid, batch)
+    foreseen = predicted(hybrid, batch)
     parts, counted = {}, set()
     for name, part in _parts(hybrid):  # what two parts share is the first one's
         own = [p for p in part.parameters() if id(p) not in counted]
@@ -74,17 +74,22 @@ def _counted(text: str) -> dict[str, Any]:
     return count(from_plain(yaml.safe_load(text)))
 
 
-def _prediction(hybrid: Hybrid, batch: Batch) -> dict[str, int]:
-    """Operations of one prediction a chunk ahead, and of the encoder before it; nothing where nothing is predicted."""
+def predicted(hybrid: Hybrid, batch: Batch) -> dict[str, int]:
+    """Operations of one prediction a chunk ahead, and of the encoder before it; nothing where nothing is predicted.
+
+    Args:
+        hybrid, batch: as `weightless` returns them; the hybrid has no gradients afterwards.
+    """
     model = hybrid.world_model
     if model is None:
         return {}
     batch = replace(batch, features={})
     hybrid.requires_grad_(False)  # the counter wants a history of whatever could have a gradient
-    with torch.no_grad(), FlopCounterMode(display=False) as encode:
-        now = frame_tokens(batch, model.encoder, model.view)
-    once, steps = sampling(model, batch, now, 1), model.steps
-    every = sampling(model, batch, now, 2) - once if steps > 1 else 0  # sampling steps are alike
+    with torch.device("meta"):
+        with torch.no_grad(), FlopCounterMode(display=False) as encode:
+            now = frame_tokens(batch, model.encoder, model.view)
+        once, steps = sampling(model, batch, now, 1), model.steps
+        every = sampling(model, batch, now, 2) - once if steps > 1 else 0  # sampling steps are alike
     return {"prediction": once + (steps - 1) * every, "its encoder": encode.get_total_flops()}
 
 
