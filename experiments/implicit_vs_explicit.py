@@ -17,7 +17,7 @@ ARMS = (
     *("flare_lara", "flare_rla", "uwm_flare", "uwm_lara"),
 )
 FEW = "10 demonstrations"
-ACTIONLESS = ("vit_mae", "lam", "codes", "rla", "codec")  # stages that learn from frames alone
+ACTIONLESS = ("vit_mae", "lam", "codes", "rla", "pixels", "codec")  # stages that read no action
 
 
 def study(scale: Scale = "small") -> Study:

@@ -215,6 +215,15 @@ def test_a_joint_run_is_read_with_its_own_model(toy_data: Path, tmp_path: Path, 
     assert not any(part.training for part in (model.lam, *model.fresh.values()))
 
 
+def test_an_encoder_that_learns_is_not_kept(toy_data: Path, tmp_path: Path) -> None:
+    """Of a model whose encoder is not frozen there is one random rival: all of it fresh."""
+    whole = arm(toy_data)
+    term = cast("Any", whole.objectives["lam"])
+    model = replace(term.config.lam, encoder=replace(term.config.lam.encoder, frozen=False), perceptual="none")
+    run.train(replace(whole, objectives={"lam": replace(term, config=replace(term.config, lam=model))}), tmp_path / "run")
+    assert set(probe.subject(tmp_path / "run", (), "")[0].fresh) == {"random encoder"}
+
+
 def test_patches_near_the_hand(trained: Path) -> None:
     """Of 4 x 4 patches, whose centres are at 1/8, 3/8, ...: near the centre of one is that one alone; near none without a hand."""
     model, _ = probe.subject(trained, (), "")

@@ -352,6 +352,11 @@ def test_a_page_loses_no_cell_that_it_shows(toy_data: Path, tmp_path: Path) -> N
     (what.cells[1].folder / "cell.json").unlink()
     with pytest.raises(UserError, match="such as flare, few, seed 0; take them back"):
         report.publish(what, tmp_path / "runs", page)
+    before = (home / "small" / "cells.csv").read_bytes()
+    for broken in (b"", before[:-20], b"a,b\n1,2\n", b"\xff\xfe\x00"):
+        (home / "small" / "cells.csv").write_bytes(broken)
+        with pytest.raises(UserError, match=r"cells\.csv is not (a|the) table .*restore it, or delete .* to begin anew"):
+            report.publish(what, tmp_path / "runs", page)
     assert page.read_text() == told
     shutil.rmtree(home / "small")
     report.publish(what, tmp_path / "runs", page)
@@ -621,7 +626,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tm
     folder, rng = home(toy_data, tmp_path, "killed"), random.Random(int(time.time()))
     for _ in range(3):
         running = start(folder, "--rows", "flare", "--processes", "1")
-        wait = rng.uniform(4, 14)
+        wait = rng.uniform(4, 20)
         try:
             running.wait(wait)
         except subprocess.TimeoutExpired:

@@ -2,9 +2,9 @@
 
 Everything is measured in eval on frames as recorded; windows whose second frame lies past the end of their episode are left out.
 How the hand moved is read off the latent by the probes of `regress`, and off what it competes with: the same model with fresh
-weights ("random encoder"), with fresh weights but for its frozen encoder ("random former"), the difference of the encoder's tokens, the
-principal components of that difference.  Models and components have seen frames of every training episode; what is held out from them is
-the motion.  Whether half of a latent is half of the way is ranked in pixels (`Subject.halfway`).
+weights ("random encoder"), with fresh weights but for its encoder where that is frozen ("random former"), the difference of the
+encoder's tokens, the principal components of that difference.  Models and components have seen frames of every training episode; what is
+held out from them is the motion.  Whether half of a latent is half of the way is ranked in pixels (`Subject.halfway`).
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ PCA = "PCA of the difference"
 
 @dataclass
 class Subject:
-    """A latent action model and what it is compared with: the same with fresh weights, all or all but the encoder's; gap and data."""
+    """A latent action model and what it is compared with: the same with fresh weights, all or all but a frozen encoder's; gap and data."""
 
     lam: LatentActions
     fresh: dict[str, LatentActions]
@@ -193,13 +193,14 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
         other = config.build(arm, Sizes(**facts["sizes"])).eval()
     objective = cast("Any", hybrid.objectives[found[0]])
     lam, fresh = cast("LatentActions", objective.lam), cast("LatentActions", cast("Any", other.objectives[found[0]]).lam)
-    former = deepcopy(fresh)
     encoders = {name: part for name, part in lam.named_modules() if isinstance(part, Encoder)}
     if not encoders:
         raise UserError(f"the latent action model of {run} has no encoder to compare it with")
-    for name, part in encoders.items():
-        if hasattr(part, "fingerprint"):  # frozen
-            former.get_submodule(name).load_state_dict(part.state_dict())
+    rivals = {"random encoder": fresh}
+    if frozen := {name: part for name, part in encoders.items() if hasattr(part, "fingerprint")}:
+        rivals["random former"] = deepcopy(fresh)
+        for name, part in frozen.items():
+            rivals["random former"].get_submodule(name).load_state_dict(part.state_dict())
     gap = objective.gaps[0] if hasattr(objective, "gaps") else objective.gap
     settings = replace(arm.data, tasks=tasks or arm.data.tasks, root=data or arm.data.root, videos=0)
     if tasks or data:  # as many episodes as there are, at most as many as the run has read
@@ -213,7 +214,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str) -> tuple[Subject, dict
     windows.normaliser = Normaliser(**{name: tuple(row) for name, row in facts["normaliser"].items()})
     about = {"run": run.resolve().name, "arm": arm.name, "objective": found[0], "seed": arm.seed, "gap": gap, "tasks": list(windows.names)}
     about |= {"tokens": lam.tokens, "width": lam.width, "data": windows.provenance, "trained_on": facts["data"], "demos": settings.demos}
-    return Subject(lam, {"random encoder": fresh, "random former": former}, next(iter(encoders.values())), gap, windows), about
+    return Subject(lam, rivals, next(iter(encoders.values())), gap, windows), about
 
 
 def probe(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 2000) -> dict[str, Any]:

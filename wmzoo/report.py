@@ -231,13 +231,13 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
     """Put what was found into a page; CSV files, pictures and the outcomes of every cell beside it, under docs/results.
 
     Raises:
-        UserError: the page has no place for it, or shows cells that are not among those found.
+        UserError: the page has no place for it, or shows cells that are not among those found; what lies beside it is something else.
     """
     folder, home = runs / "studies" / plan.name, page.parent / "docs" / "results" / plan.name
     found = find(plan, {}, {})
-    there, before = _finished(cells(found)), home / "cells.csv"
+    there = cells(found)
     read_between(page, plan.name)
-    if lost := [cell for cell in _finished(saved(before, "")) if cell not in there] if before.exists() else []:
+    if lost := [cell for cell in _published(home / "cells.csv", there.head) if cell not in _finished(there)]:
         n, (arm, setting, seed) = len(lost), lost[0]
         told = f"{page} shows {n} finished cells that are not here or were not asked for, such as {arm}, {setting}, seed {seed}"
         raise UserError(f"{told}; take them back (wmzoo recall), run them again, or delete {home} to begin anew")
@@ -255,6 +255,16 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
     keep(plan, runs, home.parent)
     links = [f"![{name.removesuffix('.png')}](docs/results/{plan.name}/{name})\n" for name in pictures.values()]
     write_between(page, plan.name, "\n".join([*(table.markdown for table in shown), *links]))
+
+
+def _published(path: Path, head: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The finished cells of the table that was published last, if there is one."""
+    if not path.exists():
+        return []
+    before = saved(path, "")
+    if before.head != head:
+        raise UserError(f"{path} is not the table of cells as it was published; restore it, or delete it to begin anew")
+    return _finished(before)
 
 
 def _finished(table: Table) -> list[tuple[str, ...]]:

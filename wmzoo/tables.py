@@ -5,6 +5,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import UserError
+
 
 @dataclass(frozen=True)
 class Table:
@@ -44,6 +46,15 @@ class Table:
 
 
 def saved(path: Path, note: str) -> Table:
-    """The table that was written to a CSV file."""
-    head, *rows = list(csv.reader(io.StringIO(path.read_text())))
+    """The table that was written to a CSV file.
+
+    Raises:
+        UserError: it is no such file, or not whole.
+    """
+    try:
+        head, *rows = list(csv.reader(io.StringIO(path.read_text()), strict=True))
+    except (ValueError, csv.Error):  # nothing in it, bytes that are no text
+        head, rows = [], []
+    if not head or any(len(row) != len(head) for row in rows):
+        raise UserError(f"{path} is not a table as it was published; restore it, or delete it to begin anew")
     return Table(path.stem, tuple(head), tuple(tuple(row) for row in rows), note)
