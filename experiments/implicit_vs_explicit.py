@@ -4,6 +4,8 @@ wmzoo study implicit_vs_explicit
 wmzoo study implicit_vs_explicit --rows uwm flare lara --seeds 0      a part of it; the same cells
 """
 
+from dataclasses import replace
+
 from wmzoo import registry
 from wmzoo.config import Scale
 from wmzoo.study import Row, Study
@@ -36,9 +38,10 @@ def study(scale: Scale = "small") -> Study:
     if scale == "small":
         rows |= {f"{name}, twice the steps": Row(name, {"optim.steps": 2000}) for name in ("policy", "flare")}
         rows["flare, weight 0.05"] = Row("flare", {"objectives.flare.weight": 0.05})
-    rows |= {name: Row(name, {"data.videos": 40, **watched(name)}, only=(FEW,)) for name in ("flare_video", "uwm_video")}
-    if scale == "small":  # as many windows with actions as the other rows see
-        rows["flare_video, twice the steps"] = Row("flare_video", {"data.videos": 40, "optim.steps": 2000}, only=(FEW,))
+    for name in ("flare_video", "uwm_video"):
+        rows[name] = Row(name, {"data.videos": 40, **watched(name)}, only=(FEW,))
+        if scale == "small":  # as many windows with actions as the other rows see
+            rows[f"{name}, twice the steps"] = replace(rows[name], fields={**rows[name].fields, "optim.steps": 2000})
     return Study(
         question="Does a world model help a policy, and must it be explicit (generate the future) or implicit (align with its embedding)?",
         rows=rows,

@@ -7,12 +7,13 @@ from wmzoo.config import Scale
 from wmzoo.study import Row, Study
 
 LARA = "objectives.lara"
-TAPS: dict[Scale, tuple[int, ...]] = {"tiny": (-2, -3)}  # of four blocks, where the default is -1; elsewhere -2
+# L, -6, and what follows the default, -2; of the four blocks at tiny scale, where it is -1
+TAPS: dict[Scale, tuple[int, ...]] = {"tiny": (4, -3), "small": (8, -6), "base": (12, -6), "paper": (16, -6)}
 
 
 def study(scale: Scale = "small") -> Study:
     swept = {
-        **{f"tap {tap}": Row("lara", {f"{LARA}.config.tap": tap}) for tap in TAPS.get(scale, (-1, -6))},
+        **{f"tap {tap}": Row("lara", {f"{LARA}.config.tap": tap}) for tap in TAPS[scale]},
         "weights .1": Row("lara", {f"{LARA}.weight": 10.0}),
         "weights 1": Row("lara", {f"{LARA}.weight": 100.0}),
         "align alone": Row("lara", {f"{LARA}.weights.lam": 0.0}),

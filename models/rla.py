@@ -82,7 +82,7 @@ class Autoencoder(Residuals):
         nn.init.zeros_(writer.out.weight)
 
     def encode(self, now: Float[Tensor, "n P E"], future: Float[Tensor, "n P E"]) -> Float[Tensor, "n K Z"]:
-        seen = future - now if self.reads == "sub" else torch.cat([now, future], dim=-1)
+        seen = future - now if self.reads == "sub" else torch.cat([future, now], dim=-1)
         return self.reader(seen, None, self.tokens).float()
 
     def decode(self, now: Float[Tensor, "n P E"], latent: Float[Tensor, "n K Z"]) -> Float[Tensor, "n P E"]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, ConditionalFlow, Residuals, Sizes
 
-from .world import ActionVector, ClockVector, ModulatedBlock
+from .world import ActionVector, ClockVector, ModulatedBlock, xavier
 
 Kept = list[tuple[Tensor, Tensor]]
 
@@ -35,7 +35,6 @@ class LatentFlow(ConditionalFlow):
 
     def __init__(self, residuals: Residuals, action: int, width: int, before: int, after: int, heads: int, places: bool) -> None:
         super().__init__()
-        self.residuals = residuals
         seen, latent = residuals.encoder.width, residuals.width
         self.action = ActionVector(action, 64, width)
         self.project = nn.Linear(seen, width) if seen != width else nn.Identity()
@@ -45,8 +44,17 @@ class LatentFlow(ConditionalFlow):
         self.place = nn.Parameter(0.02 * torch.randn(residuals.tokens, width)) if places else None
         self.after = nn.ModuleList(ModulatedBlock(width, heads, remembers=True) for _ in range(after))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, latent)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self._start()
+        self.residuals = residuals  # it has started already
+
+    def _start(self) -> None:
+        """As published: Glorot's weights; the clock's from N(0, .02); gates and the output are 0."""
+        xavier(self)
+        for layer in (self.clock.body[0], self.clock.body[2]):
+            nn.init.normal_(cast("nn.Linear", layer).weight, std=0.02)
+        for part in (self.out, *(block.modulation for block in self.modules() if isinstance(block, ModulatedBlock))):
+            nn.init.zeros_(cast("nn.Linear", part).weight)
+            nn.init.zeros_(cast("nn.Linear", part).bias)
 
     def condition(self, now: Float[Tensor, "B P E"], action: Float[Tensor, "B H A"], keep: Bool[Tensor, "B H"]) -> Kept:
         """Keys and values of the condition, for each block of the flow stage."""

@@ -162,18 +162,18 @@ class ActionOut(nn.Module):
 
 
 class UwmObserver(nn.Module):
-    """The stream "observation": one vector for each frame and camera, the mean of its patch tokens through a linear layer."""
+    """The stream "observation": one vector for each camera and its frames, the mean of its patch tokens through a linear layer."""
 
     def __init__(self, encoder: Encoder, text: nn.Module, sizes: Sizes) -> None:
         super().__init__()
-        self.encoder, self.text, self.images = encoder, text, sizes.history * sizes.views
+        self.encoder, self.text, self.images = encoder, text, (sizes.history, sizes.views)
         self.project = nn.Linear(encoder.width, sizes.context)
         self.project_text = nn.Linear(cast("int", text.width), sizes.context)
         nn.init.zeros_(self.project_text.weight)
         nn.init.zeros_(self.project_text.bias)
 
     def forward(self, batch: Batch) -> dict[str, Stream]:
-        tokens = encoded(batch, self.encoder, "now").unflatten(1, (self.images, -1)).mean(dim=2)
+        tokens = encoded(batch, self.encoder, "now").unflatten(1, (*self.images, -1)).mean(dim=3).transpose(1, 2).flatten(1, 2)
         return {OBSERVATION: Stream(self.project(tokens) + self.project_text(self.text(batch.text)))}
 
 

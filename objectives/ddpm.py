@@ -16,7 +16,7 @@ the noise that a chunk starts from.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, assert_never, cast
+from typing import Any, Literal, assert_never, cast
 from zlib import crc32
 
 import torch
@@ -77,6 +77,11 @@ def noise_loss(prediction: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"]
     """
     error = torch.where(mask, prediction - noise, 0.0)
     return error.square().sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
+
+
+def ruled(sampler: str, schedule: dict[str, Any]) -> str:
+    """A sampler and the schedule it takes, as one line."""
+    return f"{sampler}, {', '.join(f'{name} {value}' for name, value in sorted(schedule.items()))}"
 
 
 def zoo_clock(index: Int[Tensor, "*any"], steps: int = STEPS) -> Float[Tensor, "*any"]:
@@ -144,14 +149,22 @@ class Ddpm(Denoiser):
         return self.decode(hidden.final[self.stream], batch.embodiment).float()
 
     def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
-        schedule = SCHEDULE | {"prediction_type": self.prediction}
-        scheduler = DDIMScheduler(**schedule) if self.sampler == "ddim" else DDPMScheduler(**schedule)
+        scheduler = DDIMScheduler(**self.schedule) if self.sampler == "ddim" else DDPMScheduler(**self.schedule)
         scheduler.set_timesteps(steps)
         value, drawn = noise, cast("torch.Generator", generators(noise))  # diffusers takes one for each window too
         for index in scheduler.timesteps:
             clock = zoo_clock(index).to(value.device).expand(len(value))
             value = scheduler.step(predict(value, clock), index, value, generator=drawn).prev_sample
         return value
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """As diffusers takes it."""
+        return SCHEDULE | {"prediction_type": self.prediction}
+
+    @property
+    def rule(self) -> str:
+        return ruled(self.sampler, self.schedule)
 
     def executable(self, chunk: Tensor) -> Tensor:
         return chunk[:, self.history - 1 :]

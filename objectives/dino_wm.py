@@ -4,8 +4,9 @@ Zhou et al. 2024, DINO-WM, arXiv:2411.04983; the one-shot form is the baseline o
     sequence: L = mean (P(z_0 .. z_2)[:-a] - sg[z_1 .. z_3][:-a])^2, the last a channels being action and state   next_loss
     roll-out: the newest frame joins the past, with the next actions    wmzoo.objectives.dino_wm.Sequence.predict
     one shot: L = mean (s_t + N(s_t, a) - s_{t+h})^2, or without the s_t                  one_shot_loss
-We differ: the shared feature space instead of DINOv2 at .5/.5; any frame may be the first, so predictions start from a single one; the
-state is that of the present frame for all frames and is not predicted (published: it is), as windows carry no future states.
+We differ: the shared feature space, standardised channel by channel, instead of DINOv2 at .5/.5; any frame may be the first, so
+predictions start from a single one; the state is that of the present frame for all frames and is not predicted (published: it is, 394
+numbers a token where here are 384), as windows carry no future states.
 """
 
 from collections.abc import Iterable

@@ -102,6 +102,10 @@ class Flow(Denoiser):
     def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
         return integrate(self.integrator, predict, noise, steps)
 
+    @property
+    def rule(self) -> str:
+        return f"velocity, {self.integrator}"
+
 
 @dataclass(frozen=True)
 class Config(Blueprint):

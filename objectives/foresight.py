@@ -224,7 +224,8 @@ class Clip(NamedTuple):
 
     frames: Float[Tensor, "B F P E"]  # F = T + 1
     action: Float[Tensor, "B T C"]  # the actions of a step side by side; 0 where none was recorded
-    there: Bool[Tensor, "B T"]  # this frame, those before it, and the actions that lead to them
+    shown: Bool[Tensor, "B T"]  # this frame and those before it
+    there: Bool[Tensor, "B T"]  # and the actions that lead to them
 
 
 def clip(batch: Batch, encoder: Encoder, view: int, every: int, count: int) -> Clip:
@@ -232,9 +233,10 @@ def clip(batch: Batch, encoder: Encoder, view: int, every: int, count: int) -> C
     columns = [batch.column(every * (i + 1)) for i in range(count)]
     frames = [frame_tokens(batch, encoder, view, column).float() for column in (None, *columns)]
     recorded = batch.action_mask[:, : every * count].any(dim=2).unflatten(1, (count, every)).all(dim=2)
-    there = (recorded & batch.has_future[:, columns]).cumprod(dim=1).bool()
+    shown = batch.has_future[:, columns].cumprod(dim=1).bool()
+    there = recorded.cumprod(dim=1).bool() & shown
     action = torch.where(batch.action_mask, batch.action, 0.0)[:, : every * count]
-    return Clip(torch.stack(frames, dim=1), side_by_side(action, every), there)
+    return Clip(torch.stack(frames, dim=1), side_by_side(action, every), shown, there)
 
 
 def side_by_side(action: Float[Tensor, "B H A"], every: int) -> Float[Tensor, "B T C"]:

@@ -8,7 +8,8 @@ Guo et al. 2024, Prediction with Action (PAD), arXiv:2411.18179, as UWM (arXiv:2
     played: both from noise to data in the same steps                                   wmzoo.objectives.pad.Pad.sample
 We differ: the trunk looks at the policy's whole observation (published: it is conditioned on the clock alone and sees the present only by
 those joined latents); flow matching (published: DDPM, the noise is predicted).
-It cannot be asked for one given the other.  Nobody looks at the action tokens of a window without actions; video teaches the frame alone.
+It cannot be asked for one given the other.  Nobody looks at the action tokens of a window without actions, or at the frame's of one that
+has none; video teaches the frame alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -73,8 +74,9 @@ class Pad(Denoiser):
             return {"action": Score(loss, batch.has_action), "video": Score(stream_loss(v_z, velocity(noise_z, value)), valid)}
 
         streams = self.embed(noisy, clock, batch)
-        keep = batch.has_action[:, None].expand(-1, action.shape[1])
-        return Question({**streams, "action": replace(streams["action"], keep=keep)}, frozenset(), score)
+        there = {"action": batch.has_action, "video": valid}
+        kept = {name: replace(s, keep=there[name][:, None].expand(-1, s.tokens.shape[1])) for name, s in streams.items()}
+        return Question(kept, frozenset(), score)
 
     def pack(self, action: Tensor, video: Tensor) -> Tensor:
         """Both as one row a window."""

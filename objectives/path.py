@@ -21,7 +21,7 @@ from torch import Tensor
 from wmzoo.clock import interpolate, velocity
 from wmzoo.sample import euler
 
-from .ddpm import SCHEDULE, add_noise, regressed, zoo_clock
+from .ddpm import SCHEDULE, add_noise, regressed, ruled, zoo_clock
 
 Kind = Literal["flow", "epsilon", "v"]
 TERMINAL: dict[str, Any] = {
@@ -53,6 +53,11 @@ class Path(ABC):
     def target(self, noise: Tensor, value: Tensor, clock: Tensor) -> Tensor:
         """What the network is asked for."""
 
+    @property
+    @abstractmethod
+    def rule(self) -> str:
+        """As `Denoiser.rule`."""
+
     @abstractmethod
     def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
         """From noise to data in so many calls of predict(value, clock (B,))."""
@@ -62,6 +67,7 @@ class Straight(Path):
     """Flow matching, clocks uniform."""
 
     term = "velocity"
+    rule = "velocity, euler"
 
     def clocks(self, shape: tuple[int, ...], device: Any) -> Float[Tensor, "*shape"]:
         return torch.rand(shape, device=device)
@@ -87,6 +93,10 @@ class Denoising(Path):
     def __init__(self, schedule: dict[str, Any], term: str) -> None:
         self.schedule, self.term = schedule, term
         self.alpha_bar = self.scheduler().alphas_cumprod
+
+    @property
+    def rule(self) -> str:
+        return ruled("ddim", self.schedule)
 
     def scheduler(self) -> DDIMScheduler:
         """A fresh one; it remembers where it is."""

@@ -4,7 +4,7 @@ Yu et al. 2024, Representation Alignment for Generation: Training Diffusion Tran
     L_repa = -mean over tokens of cos(MLP(h_tap[n]), sg[E(x)]_n)   wmzoo.objectives.align.align_loss (we log 1 + L_repa)
     L      = L_velocity + 0.5 L_repa                                experiments/repa.py
     MLP    = Linear(SiLU(Linear(SiLU(Linear(h)))))                  projector
-    tap    = block 8 of 28                                          Config
+    tap    = block 8 of 28, the nearest to 0.3 of the depth         Config
 The paper denoises the very image whose features are the target; its tokens are those of a stream that generates images.  On a
 policy the tokens are those of the observation, which is clean: that is what experiments/repa.py does, and a deviation.  Of an
 observation of several frames the last one's are pulled, of all cameras, patch by patch: its grid must be the target's.
@@ -77,7 +77,7 @@ class Config(Blueprint):
     target: Blueprint
     tokens: int
     stream: str = "observation"
-    tap: float = 8 / 28
+    tap: float = 0.3
     hidden: int = 2048
 
     def build(self, sizes: Sizes) -> Repa:

@@ -140,6 +140,10 @@ class SecondStream(Denoiser):
     def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
         return self.path.back(predict, noise, steps)
 
+    @property
+    def rule(self) -> str:
+        return self.path.rule
+
     def dynamics(self, hybrid: Hybrid) -> WorldModel:
         return Dynamics(hybrid, self)
 
@@ -280,6 +284,10 @@ class Config(Blueprint):
         return FrameTarget(cast("Encoder", self.codec.build(sizes)), self.gaps, sizes.views, self.scaling, self.control)
 
     def build(self, sizes: Sizes) -> Uwm:
+        if self.gaps and self.gaps[0] != sizes.horizon:
+            raise UserError(
+                f"the frame is that of the chunk's end: `gaps` begins with {sizes.horizon}, the chunk's actions, not {self.gaps}"
+            )
         if self.path == "epsilon" and self.scaling == "measured":
             raise UserError(
                 "path epsilon clips latents to [-1, 1], which measured scaling exceeds: say scaling none or tenth, or path flow"

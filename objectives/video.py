@@ -9,8 +9,8 @@ In the manner of Huang et al. 2025, Vid2World, arXiv:2505.14357; Chen et al. 202
     a temporal convolution made causal                                                  wmzoo.models.video.causal_taps
 We differ: flow matching by default; no pretrained network; the history is clean (published code: lightly noised); values are not rescaled
 with the index, nor the guided answer; the codec's frames are 96 pixels.
-The actions that led to a frame are not heard with probability 0.2 in training, those of the first frame never.
-A frame past the end of its episode, or behind unrecorded actions, does not count; the first frame always does.
+The actions that led to a frame are not heard with probability 0.2 in training, those of the first frame never, nor unrecorded ones: video
+without actions teaches the answer without them.  A frame past the end of its episode does not count; the first frame always does.
 """
 
 from collections.abc import Callable, Iterable
@@ -89,19 +89,19 @@ class Video(WorldModel):
 
     def forward(self, batch: Batch) -> Question:
         recorded = clip(batch, self.encoder, self.view, self.every, self.frames)
-        valid = torch.cat([torch.ones_like(recorded.there[:, :1]), recorded.there], dim=1)
+        valid = torch.cat([torch.ones_like(recorded.shown[:, :1]), recorded.shown], dim=1)
         frames = torch.where(valid[..., None, None], self.standard(recorded.frames), 0.0)
         action = self.led(recorded.action)
         noise, clock = torch.randn_like(frames), self.path.clocks(tuple(valid.shape), frames.device)
-        keep = torch.rand(valid.shape, device=frames.device) >= self.drop
-        keep[:, 0] = False
+        told = torch.cat([torch.zeros_like(recorded.there[:, :1]), recorded.there], dim=1)
+        keep = told & (torch.rand(valid.shape, device=frames.device) >= self.drop)
 
         def score(_: Hidden) -> dict[str, Score]:
-            predicted, _past = self.network(self.path.noisy(noise, frames, clock), clock, action, keep & valid)
+            predicted, _past = self.network(self.path.noisy(noise, frames, clock), clock, action, keep)
             return {"velocity": Score(frame_loss(predicted, self.path.target(noise, frames, clock), valid), torch.ones_like(valid[:, 0]))}
 
         def watch(_: Hidden) -> dict[str, Tensor]:
-            rows = valid.all(dim=1).nonzero().flatten()[:16]
+            rows = recorded.there.all(dim=1).nonzero().flatten()[:16]
             if len(rows) < 2:
                 return {}
             few, now = batch[rows], recorded.frames[rows, 0]

@@ -3,15 +3,16 @@
 RLA-WM 2026, arXiv:2605.07079; Schulman et al. 2017 (PPO), arXiv:1707.06347; Schulman et al. 2016 (GAE), arXiv:1506.02438.
     a     = a_BC + 0.1 tanh(m), deviation 0.1 softplus(d), (m, d) = MLP(f)       corrected
     log p = sum over the chunk of log N(a; mean, deviation)                      log_density
-    r     = -5 mean |s_hat - s_demo| + 0.5 where the demonstration ends within reach     reward
+    r     = -5 mean |s_hat - s_demo| + 0.5 where the dream ends within reach of the demonstration's end     reward
     A_i   = delta_i + 0.9 * 0.95 A_{i+1}, delta_i = r_i + 0.9 V_{i+1} - V_i      advantages
     L     = -min(rho A, clip(rho, 0.8, 1.2) A) + 0.5 (V - A - V_old)^2           clipped
     KL    = mean (rho - 1 - log rho), beyond 0.1 a round is over                 divergence
 The policy's weights are frozen, f are its features; s_hat is the world model's answer, painted so that the policy can go on from it
 (wmzoo/dream.py).  The policy that plays takes the mean.
 We differ: the hand's own state, which no world model here foresees, is told by ridge regression from the state and the actions; every
-round begins anew (published: dreams go on over rounds); gradients of 0 end a round that has moved too far, and Adam's momentum goes on;
-the learning rate falls along a cosine.  As published, what is cut off counts as an end.
+round begins anew, and its last chunk is an end (published: dreams of at most six chunks go on over rounds of four, with the critic's
+word on what follows; the sixth is an end); gradients of 0 end a round that has moved too far, and Adam's momentum goes on; policy and
+critic are clipped together (published: apart, and half the critic's loss); the learning rate falls along a cosine.
 """
 
 from collections.abc import Iterable
@@ -62,12 +63,12 @@ def log_density(chunk: Float[Tensor, "B K A"], mean: Float[Tensor, "B K A"], dev
 def reward(
     dreamt: Float[Tensor, "B P E"], shown: Float[Tensor, "B P E"], goal: Float[Tensor, "B P E"], ends: Bool[Tensor, "B"], reach: float
 ) -> Float[Tensor, "B"]:
-    """Of one chunk: minus five times the distance to the demonstration at the same moment, and 0.5 for its end.
+    """Of one chunk: minus five times the distance to the demonstration at the same moment, and 0.5 for an end near its own.
 
     Args:
         dreamt: the world model's answer.
         shown: the demonstration there; `goal` its last frame.
-        ends: the demonstration is over by now.
+        ends: the demonstration, or the dream, is over by now.
         reach: largest mean absolute difference from the goal that earns the bonus.
     """
     near = (dreamt - goal).abs().mean(dim=(1, 2)) <= reach

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -252,6 +253,9 @@ class Ruler:
 
     def encode(self, batch: Batch, gap: int) -> Tensor:
         return torch.full((len(batch), 1, 1), float(gap))
+
+    def quantise(self, latent: Tensor, valid: Tensor) -> Any:
+        return SimpleNamespace(value=latent)
 
     def decode(self, batch: Batch, value: Tensor) -> Tensor:
         ahead = (self.stretch * value[:, 0, 0]).round().int().tolist()

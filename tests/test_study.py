@@ -330,9 +330,9 @@ def test_a_page_loses_no_cell_that_it_shows(toy_data: Path, tmp_path: Path) -> N
     what, page = plan(toy_data, tmp_path / "runs", asked), tmp_path / "PAGE.md"
     played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0",))
     home = tmp_path / "docs" / "results"
-    for text in (None, "a page without a place\n"):
+    for text in (None, b"a page without a place\n", b"\x89PNG\xff"):
         if text is not None:
-            page.write_text(text)
+            page.write_bytes(text)
         with pytest.raises(UserError, match=r"PAGE\.md has no place for this"):
             report.publish(what, tmp_path / "runs", page)
     assert not home.exists()

@@ -241,6 +241,7 @@ def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, A
         row["decoder"][ahead] = {"ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
     row["listens"] = float(np.mean([one.result["listens"]["difference"] for one in mine]))
     row["recovers"] = float(np.mean([one.result["recovers"]["r2"] for one in mine]))
+    row["recovered_steps"] = mine[0].result["recovers"]["steps"]
     if all("own_space" in one.result for one in mine):
         row["own_space"] = {key: float(np.mean([one.result["own_space"][key] for one in mine])) for key in ("cosine", "found")}
         row["fitted"] = mine[0].result["fitted"]
@@ -401,10 +402,11 @@ def compare_table(summary: dict[str, Any]) -> str:
             )
     lines += [f"{name}: {read_how(row)}" for name, row in summary["arms"].items() if "own_space" in row]
     lines += sentences(summary)
-    lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>8}")
+    lines.append(f"{'cost of a prediction':26} {'GFLOP':>8} {'ms':>7} {'parameters':>12} {'listens':>8} {'recovers':>11}")
     for name, row in summary["arms"].items():
         c = row["cost"]
         lines.append(
-            f"  {name:24} {c['GFLOP']:8.3f} {c['milliseconds']:7.1f} {c['parameters']:12,} {row['listens']:+8.2f} {row['recovers']:8.2f}"
+            f"  {name:24} {c['GFLOP']:8.3f} {c['milliseconds']:7.1f} {c['parameters']:12,} {row['listens']:+8.2f}"
+            f" {row['recovers']:5.2f} of {row['recovered_steps']:>2}"
         )
     return "\n".join(lines)

@@ -145,15 +145,19 @@ class Hybrid(nn.Module):
 
         Args:
             noise: for every one of them, by name.
-            steps: of sampling, by the rule of the first of them.
+            steps: of sampling.
 
         Raises:
-            UserError: the names are not those of the generating objectives.
+            UserError: the names are not those of the generating objectives, or these are not sampled by one rule.
             ValueError: noise that has not one row for each token of its stream.
         """
         generating = {name: objective for name, objective in self.objectives.items() if isinstance(objective, Denoiser)}
         if noise.keys() != generating.keys():
             raise UserError(f"joint sampling needs noise for {sorted(generating)}, there is some for {sorted(noise)}")
+        rules = {name: objective.rule for name, objective in generating.items()}
+        if len(set(rules.values())) > 1:
+            told = "; ".join(f"{name}: {rule}" for name, rule in rules.items())
+            raise UserError(f"only streams of one sampling rule can be sampled jointly, not {told}")
         shapes = {name: noise[name].shape[1:] for name in generating}
         sizes = [shape.numel() for shape in shapes.values()]
         streams: dict[str, Stream] = self.observer(batch)

@@ -1,6 +1,6 @@
 """What would have happened?  A policy plays inside a world model, beside demonstrations, and its dreams are the batches it learns from.
 
-    now   = tokens of a demonstration's frame: of its first in half of the dreams, of any other in the rest
+    now   = tokens of a demonstration's frame: of its first in half of the dreams, in the rest of any that has a chunk ahead
     then, chunk by chunk:
     f     = features of the policy before the frame as it is painted, the hand's state and the instruction
     chunk = drawn around the policy's own (`Dreamer.choice`)
@@ -122,6 +122,7 @@ class Dreams:
         self.hybrid, self.dreamer, self.windows, self.half = hybrid, dreamer, windows, half
         self.move = kinematics(windows, dreamer.execute)
         self.first = [row for row in windows.labelled if row.now == 0]
+        self.later = [row for row in windows.labelled if row.now + dreamer.execute <= row.episode.length]
         self.round: Round | None = None
         self.still: dict[str, Tensor] = {}
 
@@ -142,7 +143,7 @@ class Dreams:
         rng = np.random.default_rng((self.windows.seed, step))
         count = self.windows.config.batch
         early = rng.random(count) < FIRST
-        pools = [self.first if soon else self.windows.labelled for soon in early]
+        pools = [self.first if soon else self.later for soon in early]
         rows = [pool[rng.integers(len(pool))] for pool in pools]
         chance = torch.Generator().manual_seed((self.windows.seed << 32) + step)
 
@@ -153,7 +154,10 @@ class Dreams:
         gain, wanted = self.dreamer.advantages(dream.reward, dream.value, dream.there)
         some = gain[dream.there]
         told = {name: value.flatten(0, 1) for name, value in dream._asdict().items()}
-        told |= {"advantage": ((gain - some.mean()) / (some.std(correction=0) + 1e-8)).flatten(), "wanted": wanted.flatten()}
+        told |= {
+            "advantage": ((gain - some.mean()) / (some.std(correction=min(1, len(some) - 1)) + 1e-8)).flatten(),
+            "wanted": wanted.flatten(),
+        }
         rows_of = torch.arange(count, device=gain.device).repeat_interleave(dream.reward.shape[1])
         return replace(start[rows_of], features={f"dream/{name}": value for name, value in told.items()})
 
@@ -213,7 +217,7 @@ class Dreams:
                 shown = frame_tokens(start, world.encoder, world.view, start.column(dreamer.execute * (i + 1))).float()
                 done = dreamer.execute * (i + 1)
                 shown = torch.where((length >= done)[:, None, None], shown, goal)
-                gained = dreamer.reward(tokens, shown, goal, length <= done)
+                gained = dreamer.reward(tokens, shown, goal, (length <= done) | (i + 1 == dreamer.chunks))
                 there = length > dreamer.execute * i
                 steps.append(Dream(feature, chunk, dreamer.log_density(feature, chunk), dreamer.value(feature), gained, there))
                 batch = self._next(batch, tokens, chunk)

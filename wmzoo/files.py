@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,10 @@ def read_between(page: Path, mark: str) -> str:
 
 def _around(page: Path, mark: str) -> tuple[str, str, str]:
     start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    before, found, rest = page.read_text().partition(f"{start}\n") if page.is_file() else ("", "", "")
+    text = ""
+    with suppress(UnicodeDecodeError):
+        text = page.read_text() if page.is_file() else ""
+    before, found, rest = text.partition(f"{start}\n")
     inside, closed, after = rest.partition(end)
     if not found or not closed:
         raise UserError(f"{page} has no place for this: put the lines {start!r} and {end!r} into it")

@@ -326,6 +326,11 @@ class Denoiser(Objective):
     def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
         """From noise (B, H, A) to data in `steps` calls of predict(value, clock)."""
 
+    @property
+    def rule(self) -> str:
+        """What is predicted and which steps are taken; streams of one rule can be sampled together."""
+        return type(self).__name__
+
     def dynamics(self, hybrid: Any) -> "WorldModel | None":
         """The whole hybrid as a world model, where this stream is the future."""
         return None

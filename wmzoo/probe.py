@@ -127,9 +127,8 @@ class Subject:
             later = (batch.future[:, batch.column(step), self.lam.view] for step in steps[1:])
             frames = torch.stack([batch.image[:, -1, self.lam.view], *later], dim=1)
             half = (self.lam.encode(batch, 0) + self.lam.encode(batch, self.gap)) / 2
-            values = {"latent": half}
-            if self.lam.codes:
-                values["quantised latent"] = self.lam.quantise(half, batch.has_future.all(dim=1)).value
+            quantised = self.lam.quantise(half, batch.has_future.all(dim=1)).value
+            values = {"latent": half, "quantised latent": quantised} if self.lam.codes else {"latent": quantised}
             apart = {name: (self.lam.decode(batch, x)[:, None] - frames).square().mean(dim=(2, 3, 4)) for name, x in values.items()}
             return {name: (distance < distance[:, 2:3]).sum(dim=1) for name, distance in apart.items()}
 

@@ -34,10 +34,15 @@ Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], Guess]  # features, truth, 
 
 
 def _errors(truth: np.ndarray, guess: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of squares, of the guess and of the mean: for each draw and coordinate.  A coordinate that does not vary has NaN."""
+    """Sums of squares, of the guess and of the mean: for each draw and coordinate."""
     centred = truth - truth.mean(axis=0)
     total = weight @ centred**2 - (weight @ centred) ** 2 / weight.sum(axis=1, keepdims=True)
-    return weight @ (truth - guess) ** 2, np.where(total > 1e-12, total, np.nan)
+    return weight @ (truth - guess) ** 2, total
+
+
+def _part(error: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Of the sum of squares that is explained; NaN where nothing varies."""
+    return 1 - error / np.where(total > 1e-12, total, np.nan)
 
 
 @checked
@@ -45,8 +50,7 @@ def r_squared(
     truth: Float[np.ndarray, "n C"], guess: Float[np.ndarray, "n C"], weight: Float[np.ndarray, "d n"]
 ) -> Float[np.ndarray, "d C"]:
     """Part of the variance of each coordinate that is explained: 1 is perfect, 0 is the mean; `weight`: d draws of the windows."""
-    error, total = _errors(truth, guess, weight)
-    return 1 - error / total
+    return _part(*_errors(truth, guess, weight))
 
 
 @checked
@@ -169,8 +173,8 @@ class Seen:
 
         def line(*groups: np.ndarray) -> dict[str, Any]:
             sums = [_errors(self.motion[rows], guess[rows], weight[:, rows]) for rows in groups]
-            r2 = np.mean([1 - error / total for error, total in sums], axis=0)
-            joint = np.mean([1 - error.sum(axis=1) / total.sum(axis=1) for error, total in sums], axis=0)
+            r2 = np.mean([_part(error, total) for error, total in sums], axis=0)
+            joint = np.mean([_part(error.sum(axis=1), total.sum(axis=1)) for error, total in sums], axis=0)
             rows = np.any(groups, axis=0)
             each = {"coordinates": dict(zip(self.names, r2[0].tolist(), strict=True)), "by_variance": self.estimate(joint, rows)}
             return {**self.estimate(r2.mean(axis=1), rows), **each}

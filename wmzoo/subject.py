@@ -167,7 +167,10 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
     windows = Windows(settings, Needs(history=history, futures=horizons), arm.seed)
     while len(horizons) > 1 and sum(row.now + horizons[-1] <= row.episode.length for row in windows.validation) < 2:
         horizons = horizons[:-1]  # episodes are shorter than two chunks
-    windows.needs = Needs(history=history, futures=horizons)
+    beyond = [
+        gap for gap in hybrid.needs().futures if isinstance(gap, int) and gap not in horizons
+    ]  # frames it must see, but is not asked for
+    windows.needs = Needs(history=history, futures=(*horizons, *beyond))
     shape, sizes = (windows.views, windows.action_size), facts["sizes"]
     if shape != (sizes["views"], sizes["action"]):
         wanted = f"{sizes['views']} cameras and {sizes['action']} numbers of action"

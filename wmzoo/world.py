@@ -177,7 +177,10 @@ def cost(what: Subject, batch: Batch) -> dict[str, Any]:
             start = time.perf_counter()
             way(one, now, ahead, torch.Generator().manual_seed(0))
             times.append(time.perf_counter() - start)
-    left_out = {id(p) for name in ("pixels", "encoder", "target") for p in getattr(model, name, torch.nn.Module()).parameters()}
+    owners = (model, getattr(model, "objective", torch.nn.Module()))
+    unused = [getattr(owner, name, torch.nn.Module()) for owner in owners for name in ("pixels", "encoder", "target")]
+    unused += [getattr(part, "reader", torch.nn.Module()) for part in model.modules() if isinstance(part, Residuals) and part is not model]
+    left_out = {id(p) for part in unused for p in part.parameters()}
     parameters = sum(p.numel() for p in model.parameters() if id(p) not in left_out)
     flops, seen = counter.get_total_flops(), encoder.get_total_flops()
     return {"parameters": parameters, "GFLOP": flops / 1e9, "encoder_GFLOP": seen / 1e9, "milliseconds": 1000 * float(np.median(times)),
@@ -188,21 +191,23 @@ def cost(what: Subject, batch: Batch) -> dict[str, Any]:
 def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, np.ndarray]:
     """Is half of a latent half of the way?  The rank of the half-way frame among those at 0, 1/4, 1/2, 3/4 and all of the chunk.
 
-    `decoded` decodes half of the standardised latent, `noisy` half of the latent and half noise, as the paper does.
+    `decoded` decodes the mean of the latents of no change and of the whole, `noisy` half of the latent and half noise, as the paper
+    does; it is standardised over the changes of all parts of the chunk.
     """
     model, ahead = cast("Residuals", what.model), what.horizons[-1]
-    standard = Standardiser(model.tokens, model.width)
-    standard.fit(model.encode(what.tokens(batch, 0), what.tokens(batch, ahead)) for batch in what.batches(train))
-    quarters = copy(what.windows)
-    quarters.needs = Needs(futures=(ahead // 4, ahead // 2, 3 * ahead // 4, ahead))
+    steps = (ahead // 4, ahead // 2, 3 * ahead // 4, ahead)
+    windows = copy(what.windows)
+    windows.needs = Needs(futures=steps)
+    quarters, standard = replace(what, windows=windows), Standardiser(model.tokens, model.width)
+    standard.fit(model.encode(what.tokens(batch, 0), what.tokens(batch, step)) for batch in quarters.batches(train) for step in steps)
     ranks: dict[str, list[Tensor]] = {"decoded": [], "noisy": []}
-    for number, batch in enumerate(replace(what, windows=quarters).batches(rows)):
-        frames = torch.stack([what.tokens(batch, step) for step in (0, ahead // 4, ahead // 2, 3 * ahead // 4, ahead)], dim=1)
-        now = frames[:, 0]
-        latent = standard(model.encode(now, frames[:, -1]))
+    for number, batch in enumerate(quarters.batches(rows)):
+        frames = torch.stack([what.tokens(batch, step) for step in (0, *steps)], dim=1)
+        now, latent = frames[:, 0], model.encode(frames[:, 0], frames[:, -1])
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(number))
-        for name, half in (("decoded", latent / 2), ("noisy", (latent + noise) / 2)):
-            distance = (model.decode(now, standard.back(half))[:, None] - frames).abs().mean(dim=(2, 3))
+        halves = {"decoded": (model.encode(now, now) + latent) / 2, "noisy": standard.back((standard(latent) + noise) / 2)}
+        for name, half in halves.items():
+            distance = (model.decode(now, half)[:, None] - frames).abs().mean(dim=(2, 3))
             ranks[name].append((distance < distance[:, 2:3]).sum(dim=1))
     return {name: torch.cat(parts).numpy() for name, parts in ranks.items()}
 
@@ -240,7 +245,9 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
             result["own_space"] = own(what.model, batches, task, episode)
         if isinstance(what.model, FourModes):
             result["inverse"] = inverse(what.model, what.model.horizon, batches)
-            save_picture(run / "modes.png", four(what.model, what, what.gather(moving_most(what, rows)[:4])))
+            save_picture(
+                run / f"{named(tasks).replace('world', 'modes')}.png", four(what.model, what, what.gather(moving_most(what, rows)[:4]))
+            )
     elif len(what.ways) > 1:
         ranks = order(what, what.chosen(what.windows.labelled, count), rows)
         result["order"] = {
