@@ -33,6 +33,6 @@ def paper() -> Experiment:
         observer=unet1d.ObserverConfig(encoder, text.Config()),
         objectives={"ddpm": Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), weights={"denoise": 1.0})},
         data=Data(tasks=("mw10",)),
-        optim=Optim(steps=300_000, lr=1e-4, decay=1e-6, warmup=0.002, ema=0.9999),
+        optim=Optim(steps=300_000, lr=1e-4, decay=1e-6, warmup=500 / 300_000, ema=0.9999),
         play=Play(steps=10),
     )

@@ -98,12 +98,15 @@ def from_patches(patches: Float[Tensor, "n P N"], patch: int, rows: int) -> Floa
 
 
 def closed(streams: Mapping[str, Stream]) -> dict[str, frozenset[str]]:
-    """What each stream may not look at: what it names, and, where it has no clock, what any other names.
+    """What each stream may not look at: what it names, what borrows the clock of that, and, where it has no clock, what any other names.
 
-    A stream without a clock is a condition (observation, state, registers): all look at it, so what it sees they would see too.
+    A stream without a clock is a condition (observation, state, registers): all look at it, so what it sees they would see too.  One
+    that borrows a clock belongs to its owner, whom it sees: it would pass on what that is.
     """
     named = frozenset[str]().union(*(stream.blind for stream in streams.values()))
-    return {name: stream.blind if stream.clock is not None else stream.blind | (named - {name}) for name, stream in streams.items()}
+    blind = {name: stream.blind if stream.clock is not None else stream.blind | (named - {name}) for name, stream in streams.items()}
+    owner = {name: stream.clock for name, stream in streams.items() if isinstance(stream.clock, str)}
+    return {name: hidden | {other for other in owner if owner[other] in hidden and other != name} for name, hidden in blind.items()}
 
 
 def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "B 1 N N"] | None:

@@ -62,4 +62,6 @@ class Config(Blueprint):
     channels: tuple[int, ...] = (32, 64, 128)
 
     def build(self, sizes: Sizes) -> Conv:
+        if not self.channels or min(self.channels) < 1:
+            raise UserError(f"an encoder has at least one layer of at least one channel, not {self.channels}")
         return Conv(self.channels, sizes.image)

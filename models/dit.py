@@ -140,6 +140,8 @@ class DiT(Trunk):
 
     def __init__(self, width: int, depth: int, heads: int, context: int, conditioning: Conditioning) -> None:
         super().__init__()
+        if depth < 1:
+            raise UserError(f"a trunk has at least one block, not {depth}")
         if heads < 1 or width % heads:
             raise UserError(f"a trunk of width {width} cannot have {heads} heads: choose a divisor of the width")
         if conditioning == "joint" and context != width:
@@ -193,15 +195,18 @@ def apart(trunk: Trunk, streams: Mapping[str, Stream], memory: Memory | None) ->
     """The sequence without the observation, and the memory of the observation, made now if there is none.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: there is neither, or it is of other windows.
     """
     sequence = dict(streams)
     observation = sequence.pop(OBSERVATION, None)
-    if memory is not None:
-        return sequence, memory
-    if observation is None:
-        raise ValueError(f"the trunk reads the stream {OBSERVATION!r}, there are only {sorted(sequence)}")
-    return sequence, trunk.remember(observation)
+    if memory is None:
+        if observation is None:
+            raise ValueError(f"the trunk reads the stream {OBSERVATION!r}, there are only {sorted(sequence)}")
+        memory = trunk.remember(observation)
+    seen = {len(part) for kept in memory.blocks if kept is not None for part in kept}
+    if apart := seen - {len(stream.tokens) for stream in sequence.values()}:
+        raise ValueError(f"the observation is of {sorted(apart)} windows, the sequence of others; nothing is broadcast")
+    return sequence, memory
 
 
 def check_taps(taps: AbstractSet[int], depth: int) -> None:

@@ -10,6 +10,12 @@ from wmzoo.interfaces import Sizes
 from .embodiment import CategoryMLP
 
 
+def check_frames(batch: Batch, frames: int) -> None:
+    """Raise ValueError if there are states of more or fewer frames than a network has places for: nothing is broadcast."""
+    if batch.state.shape[1] != frames:
+        raise ValueError(f"the states of {frames} frames are read here, not of {batch.state.shape[1]}; ask for that history")
+
+
 class StateTokens(nn.Module):
     """Proprioception of every frame as one token each, through layers of the window's own embodiment."""
 
@@ -27,8 +33,7 @@ class StateTokens(nn.Module):
         Raises:
             ValueError: there are states of more or fewer frames than this network has places for.
         """
-        if batch.state.shape[1] != len(self.place):
-            raise ValueError(f"the states of {len(self.place)} frames are read here, not of {batch.state.shape[1]}; ask for that history")
+        check_frames(batch, len(self.place))
         known = batch.has_state[:, None, None]
         tokens = self.project(torch.where(known, batch.state, 0.0), batch.embodiment)
         return torch.where(known, tokens, self.null) + self.place

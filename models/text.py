@@ -64,4 +64,6 @@ class Config(Blueprint):
     longest: int = 96
 
     def build(self, sizes: Sizes) -> ByteText:
+        if min(self.width, self.heads, self.longest) < 1 or self.width % self.heads:
+            raise UserError(f"a reader of instructions of width {self.width} cannot have {self.heads} heads: choose a divisor of the width")
         return ByteText(self.width, self.depth, self.heads, self.longest)

@@ -29,6 +29,7 @@ from wmzoo.question import Hidden, Stream
 from wmzoo.shapes import checked
 
 from .attention import sinusoid
+from .state import check_frames
 
 INDICES = 100  # diffusion indices of Diffusion Policy: 0 is nearly data, 99 is noise
 READ = {"observation", "state", "action"}
@@ -253,6 +254,7 @@ class FrameObserver(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Stream]:
         tokens = encoded(batch, self.encoder, "now").unflatten(1, (self.images, -1))
         seen = self.keypoints(tokens) + self.project_text(self.text(batch.text))
+        check_frames(batch, len(self.null_state))
         state = torch.where(batch.has_state[:, None, None], batch.state, self.null_state)
         return {"observation": Stream(seen), "state": Stream(state)}
 

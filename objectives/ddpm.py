@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from wmzoo.batch import Batch, Needs
 from wmzoo.clock import spread
+from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Denoiser, Sizes
 from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.shapes import checked
@@ -107,6 +108,7 @@ class Ddpm(Denoiser):
     """
 
     stream = "action"
+    most = STEPS
     alpha_bar: Tensor
 
     def __init__(
@@ -119,6 +121,8 @@ class Ddpm(Denoiser):
         idle: bool = False,
     ) -> None:
         super().__init__()
+        if history < 1:
+            raise UserError(f"a policy sees at least one frame, not {history}")
         self.encode, self.decode, self.history, self.sampler = encode, decode, history, sampler
         self.prediction, self.idle = prediction, idle
         self.register_buffer("alpha_bar", DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)

@@ -250,7 +250,7 @@ def test_the_normaliser_sees_labelled_training_episodes_alone(cut: Cut, toy_data
     assert len(poisoned) == 12
     for folder in poisoned:
         for name in ("action", "state"):
-            np.save(folder / f"{name}.npy", np.full_like(np.load(folder / f"{name}.npy"), np.nan))
+            np.save(folder / f"{name}.npy", np.full_like(np.load(folder / f"{name}.npy"), 1e6))
     dirty = cut(root=str(tmp_path))
     assert dirty.normaliser == clean.normaliser
     assert all(equal(clean.train(step), dirty.train(step)) for step in range(3))

@@ -224,6 +224,15 @@ def test_plain_uwm_sees_everything(mode: Conditioning) -> None:
     assert self_mask(given) is None
 
 
+def test_who_borrows_a_clock_is_hidden_with_its_owner() -> None:
+    """A prefix that is blind to the actions is blind to what moves with them and sees them; that itself goes on seeing itself."""
+    given = changed(changed(streams(), "state", blind=frozenset({"action"})), "future", clock="action")
+    hidden = closed(given)
+    assert hidden["state"] == {"action", "future"}
+    assert hidden["future"] == hidden["action"] == frozenset()
+    assert closed(changed(given, "future", clock="action", blind=frozenset({"action"})))["future"] == {"action"}
+
+
 def test_pi0_prefix_mask(batch: Batch, sizes: Sizes) -> None:
     """P1 on the arm as it is built: the observation is blind to the rest, the state to the actions; actions see everything."""
     hybrid = made(registry.arm("pi0", "tiny"), sizes).eval()

@@ -231,5 +231,5 @@ def test_damaged_exports_are_named(toy_data: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"weights.safetensors do not fit its config.yaml or are damaged"):
         Policy.load(tmp_path / "a")
-    with pytest.raises(UserError, match="is not an exported policy"):
+    with pytest.raises(UserError, match="is not an exported run"):
         Policy.load(tmp_path)

@@ -162,7 +162,7 @@ def test_one_process_or_two_make_no_difference(toy_data: Path, tmp_path: Path) -
     films = {path.stem for path in (tmp_path / "run" / "videos").glob("*.mp4")}
     assert {"toy-red-handle-0", "toy-blue-handle-0"} < films
     assert films & {"toy-red-success", "toy-red-failure"}
-    with pytest.raises(UserError, match="is not an exported policy"):
+    with pytest.raises(UserError, match="is not an exported run"):
         evaluate(tmp_path, ("toy-red",), 1, 1)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
@@ -17,7 +17,7 @@ from .batch import Needs
 from .compose import Hybrid
 from .data import Data, Windows
 from .errors import UserError, unknown
-from .interfaces import Blueprint, Dreamer, Objective, Sizes, Trunk
+from .interfaces import Blueprint, Denoiser, Dreamer, Objective, Sizes, Trunk
 
 Scale = Literal["tiny", "small", "base", "paper"]
 
@@ -148,10 +148,18 @@ def check(arm: Experiment) -> None:
     ranges |= {"seed": (0, 2**31 - 1), "data.shift": (0, arm.data.size // 2)}
     values |= {"seed": arm.seed, "data.shift": arm.data.shift}
     for key, (low, high) in ranges.items():
-        if not low <= values[key] <= high:
+        if not low <= values[key] <= high or (values[key] == inf and key != "optim.clip"):
             raise UserError(
                 f"--{key.replace('_', '-')} must be {f'from {low} to {high}' if high < inf else f'at least {low}'}, not {values[key]}"
             )
+    if not all(0 <= beta < 1 for beta in arm.optim.betas):
+        raise UserError(f"--optim.betas are from 0 to below 1, not {' '.join(map(str, arm.optim.betas))}")
+    for term, weight in arm.weights.items():
+        if not isfinite(weight):
+            raise UserError(f"the weight of {term} must be a finite number, not {weight}")
+    for objective in sketch(arm).objectives.values():
+        if isinstance(objective, Denoiser) and arm.play.steps > objective.most:
+            raise UserError(f"--play.steps {arm.play.steps} is more than the {objective.most} noise levels of this arm")
     chunk = arm.data.horizon + needs_of(arm).first_action
     if arm.play.execute > chunk:
         raise UserError(f"--play.execute {arm.play.execute} is more than the {chunk} actions of a chunk that lie ahead")

@@ -173,7 +173,8 @@ class Windows:
         return self.gather(rows, shifts, rng)
 
     def validate(self, count: int) -> list[Batch]:
-        """`count` validation windows, evenly spaced and always the same, never moved, in batches that each span all episodes."""
+        """At most `count` validation windows, evenly spaced and always the same, never moved, in batches that each span all episodes."""
+        count = min(count, len(self.validation))
         chosen = [self.validation[i] for i in np.linspace(0, len(self.validation) - 1, count).astype(int)]
         rng = np.random.default_rng(0)
         batches = -(-count // self.config.batch)

@@ -36,10 +36,15 @@ class Episode:
             array = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is missing or truncated ({error}); delete {self.folder} and collect again") from None
+        again = f"delete {self.folder} and collect again"
+        dimensions, kinds = (5, "u") if name == "frames" else (2, "fiu")
+        if array.ndim != dimensions or array.dtype.kind not in kinds or (name == "frames" and array.dtype != np.uint8):
+            wanted = "uint8 frames (L+1, V, Y, X, 3)" if name == "frames" else "numbers (L, n)"
+            raise UserError(f"{path} holds {array.dtype} {array.shape}, not {wanted}; {again}")
         if len(array) != self.length + (name != "action"):
-            raise UserError(
-                f"{path} has {len(array)} rows where the manifest says {self.length} steps; delete {self.folder} and collect again"
-            )
+            raise UserError(f"{path} has {len(array)} rows where the manifest says {self.length} steps; {again}")
+        if name != "frames" and not np.isfinite(array).all():
+            raise UserError(f"{path} holds numbers that are not finite; {again}")
         return array
 
     @cached_property
@@ -75,8 +80,21 @@ def sweep_drafts(folder: Path) -> None:
 
 def attempts(folder: Path) -> dict[int, dict[str, Any]]:
     """Every attempt on disk, by number."""
-    found = sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
-    return {int(path.name): read_json(path / "episode.json", "an episode", f"delete {path} and collect again") for path in found}
+    found = sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+    return {int(path.name): _attempt(path) for path in found}
+
+
+def _attempt(folder: Path) -> dict[str, Any]:
+    """What episode.json says, whole."""
+    path, again = folder / "episode.json", f"delete {folder} and collect again"
+    facts = read_json(path, "an episode", again)
+    if (
+        not isinstance(facts, dict)
+        or "success" not in facts
+        or (facts["success"] and not {"seed", "noise", "length", "sha256"} <= facts.keys())
+    ):
+        raise UserError(f"{path} is not that of an episode; {again}")
+    return facts
 
 
 def write_manifest(folder: Path, facts: dict[str, Any], wanted: int) -> None:
@@ -151,7 +169,8 @@ def open_task(root: Path, task: str) -> Recorded:
     expected = {"format": FORMAT, "task": task, "size": int(root.name) if root.name.isdigit() else root.name}
     try:
         wrong = {key: manifest.get(key) for key, value in expected.items() if manifest.get(key) != value}
-        episodes = tuple(Episode(folder / f"{e['attempt']:06d}", e["length"]) for e in manifest["episodes"])
+        wrong |= {key: manifest.get(key) for key in ("instruction", "hash") if not isinstance(manifest.get(key), str)}
+        episodes = tuple(Episode(folder / f"{e['attempt']:06d}", int(e["length"])) for e in manifest["episodes"])
     except (AttributeError, KeyError, TypeError, ValueError):
         wrong, episodes = {"episodes": None}, ()
     if wrong:

@@ -49,6 +49,24 @@ def finished(run: Path) -> Path:
     return folder
 
 
+def facts_of(export: Path) -> dict[str, Any]:
+    """What policy.json of an exported run says.
+
+    Raises:
+        UserError: it is not there, or not whole.
+    """
+    facts = read_json(export / "policy.json", "an exported run (has the training ended?)")
+    try:
+        Sizes(**facts["sizes"])
+        Normaliser(**facts["normaliser"])
+        whole = isinstance(facts["instructions"], dict) and isinstance(facts["data"], dict)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{export / 'policy.json'} is damaged or of another version; train again: wmzoo train {export / 'config.yaml'}")
+    return facts
+
+
 def load_hybrid(run: Path) -> tuple[Experiment, Hybrid, dict[str, Any]]:
     """The arm of a finished run, its whole network in eval, what only training needs included, and what policy.json says.
 
@@ -56,7 +74,7 @@ def load_hybrid(run: Path) -> tuple[Experiment, Hybrid, dict[str, Any]]:
         UserError: it is not a run, its training has not ended, or a file is damaged.
     """
     folder = run / "export" if (run / "export").exists() else run
-    facts = read_json(folder / "policy.json", "an exported run (has the training ended?)")
+    facts = facts_of(folder)
     arm = config.load(folder / "config.yaml")
     hybrid = build(arm, Sizes(**facts["sizes"])).eval()
     with whole(folder):
@@ -95,7 +113,7 @@ def aligns(run: Path) -> bool:
 def outline(run: Path) -> Hybrid:
     """The network of a finished run without its weights."""
     folder = run / "export" if (run / "export").exists() else run
-    facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
+    facts = facts_of(folder)
     with torch.device("meta"):
         return build(config.load(folder / "config.yaml"), Sizes(**facts["sizes"]))
 
@@ -133,7 +151,7 @@ class Policy:
             UserError: it is not a run, its training has not ended, or a file is damaged.
         """
         folder = folder / "export" if (folder / "export").exists() else folder
-        facts = read_json(folder / "policy.json", "an exported policy (has the training ended?)")
+        facts = facts_of(folder)
         arm, sizes = config.load(folder / "config.yaml"), Sizes(**facts["sizes"])
         hybrid = build(arm, sizes).strip().eval()
         with whole(folder / "weights.safetensors"):

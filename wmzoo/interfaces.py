@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -310,9 +311,14 @@ class FourModes(ABC):
 
 
 class Denoiser(Objective):
-    """An objective that can also generate its stream, from noise to data."""
+    """An objective that can also generate its stream, from noise to data.
+
+    Attributes:
+        most: steps of sampling that it can take.
+    """
 
     stream: str
+    most: float = inf
 
     @abstractmethod
     def embed(self, noisy: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:

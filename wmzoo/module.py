@@ -6,10 +6,12 @@ started again ends in the same weights, bit for bit.  A Lightning epoch is a cha
 
 import math
 from collections.abc import Callable, Sequence
+from signal import SIGTERM
 from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -222,4 +224,9 @@ def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], logg
         devices=1,
         callbacks=callbacks,
     )
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+    except SIGTERMException:
+        raise SystemExit(128 + SIGTERM) from None
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise (KeyboardInterrupt if trainer.interrupted else SystemExit(1)) from None

@@ -19,8 +19,8 @@ class Stream:
         clock: zoo time (0 noise, 1 data), one per window or one per token; the name of another stream shares its clock;
             None is clean, which is the same as a clock of 1.
         keep: False marks padding, which nobody attends to; None keeps every token.
-        blind: streams that these tokens may not attend to; streams without a clock may then not attend to them either, so that
-            none of them passes on what it sees.
+        blind: streams that these tokens may not attend to, nor to those that borrow their clock; streams without a clock may then
+            not attend to them either, so that none of them passes on what it sees.
         frame: the frame each token belongs to; tokens then attend only to their own stream's frames up to their own.
         read: False promises that nobody reads these tokens after the last block; a trunk need not compute what only they would need.
     """

@@ -9,7 +9,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -122,9 +122,15 @@ def evaluate(
         shift: one thing that is changed, such as camera-2; the result is then eval-camera-2.json.
 
     Raises:
-        UserError: the folder holds no policy.
+        UserError: the folder holds no policy, or one of another robot.
     """
-    Policy.load(folder)
+    policy = Policy.load(folder)
+    for name in (name for name in names if name not in policy.tasks):
+        with closing(tasks.make(name, policy.sizes.image)) as task:
+            numbers, wanted = (len(task.state_names), len(task.action_names)), (policy.sizes.state, policy.sizes.action)
+        if numbers != wanted:
+            has, needs = (f"{state} numbers of state and {action} of action" for state, action in (numbers, wanted))
+            raise UserError(f"{name} has {has}; {folder} was trained on {', '.join(policy.tasks)}, which have {needs}")
     todo = handles(names, count, tuning)
     start = time.monotonic()
     with crew(processes) as each:

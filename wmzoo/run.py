@@ -1,6 +1,7 @@
 """What is a run?  A folder that trains, resumes, exports and plays.
 
 config.yaml     the resolved arm; `wmzoo train config.yaml --out DIR` repeats it
+data.json       the hash of the data of each task
 metrics.csv     one line per chapter: step, seconds, losses of training and validation
 last.ckpt       everything an exact resume needs; replaced whole or not at all
 export/         weights.safetensors, config.yaml, policy.json (sizes, normalisation, provenance), card.md; auxiliary.safetensors
@@ -16,7 +17,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import lightning as L
@@ -30,7 +33,7 @@ from .config import Experiment, build_for, sizes_for
 from .data import Windows
 from .dream import source
 from .errors import UserError
-from .files import alone_in, exported, write_atomically, write_json
+from .files import alone_in, exported, read_json, write_atomically, write_json
 from .finished import finished, named_stage, whole
 from .loggers import loggers
 from .module import ZooData, ZooModule, run_loop
@@ -58,6 +61,9 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     if arm.start != "none" and not arm.start.startswith("stage:"):
         finished(Path(arm.start))
     windows = Windows(arm.data, config.needs_of(arm), arm.seed)
+    learnt = out / "data.json"
+    if learnt.exists() and read_json(learnt, "a run", f"delete {out}") != windows.provenance:
+        raise UserError(f"{out} has learnt from other episodes than are in {arm.data.root} now; choose another --out")
     stages: dict[str, Path] = {}
     for name, stage in arm.stages.items():
         stages[name] = trained_stage(name, config.for_stage(stage, arm), stages, out.parent / "stages")
@@ -67,6 +73,8 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     if started.start != "none":
         start_from(hybrid, Path(started.start))
     module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
+    if checkpoint.exists():
+        check_checkpoint(checkpoint, module)
     module.rehearse(windows.train(0)[:2])
     windows.cache(hybrid)
     if not checkpoint.exists():
@@ -76,6 +84,7 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out), warnings.catch_warnings():
         write_atomically(settled, lambda draft: draft.write_text(config.dump(arm)))
+        write_json(learnt, windows.provenance)
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         data, keeper = ZooData(batches, arm.optim), Keeper(out, arm.optim.steps)
@@ -83,6 +92,24 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
         if module.average is not None:
             module.average.copy_to(hybrid)
         export(arm, hybrid, windows, out / "export", [folder.name for folder in stages.values()])
+
+
+def check_checkpoint(path: Path, module: ZooModule) -> None:
+    """Can training go on from it?
+
+    Raises:
+        UserError: it is damaged, or that of another run.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=False)
+        shapes = {name: value.shape for name, value in held["state_dict"].items()}
+        whole = {"optimizer_states", "lr_schedulers", "loops", "global_step"} <= held.keys() and (module.average is None) != (
+            "average" in held
+        )
+    except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, AttributeError, TypeError, ValueError):
+        shapes, whole = {}, False
+    if not whole or shapes != {name: value.shape for name, value in module.state_dict().items()}:
+        raise UserError(f"{path} is damaged or of another run; delete it to train from the beginning")
 
 
 def start_from(hybrid: Hybrid, run: Path) -> None:
@@ -139,6 +166,9 @@ class Keeper(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        if lost := [f"train/{name}" for name in cast("ZooModule", pl_module).weights if not isfinite(float(metrics[f"train/{name}"]))]:
+            told = f"step {trainer.global_step}: {', '.join(lost)} is no number any more; try a smaller --optim.lr"
+            raise UserError(f"{told}; last.ckpt and metrics.csv are as they were a chapter before")
         seconds = self.before + time.monotonic() - self.started
         self._write([*self._rows(), {"step": str(trainer.global_step), "seconds": f"{seconds:.1f}", **metrics}])
         losses = {f"validation/{name}": name for name in (*cast("ZooModule", pl_module).weights, "total")}
@@ -155,7 +185,10 @@ class Keeper(L.Callback):
 
     def _rows(self) -> list[dict[str, str]]:
         path = self.out / "metrics.csv"
-        return list(csv.DictReader(path.open())) if path.exists() else []
+        rows = list(csv.DictReader(path.open())) if path.exists() else []
+        if any(not (row.get("step") or "").isdecimal() for row in rows):
+            raise UserError(f"{path} is not that of a run; move it away, and the same command goes on")
+        return rows
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         def write(draft: Path) -> None:

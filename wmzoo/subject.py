@@ -146,7 +146,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
     model = hybrid.world_model or reader(run, hybrid, space, arm.data.horizon)
     residuals = next((part for part in hybrid.modules() if isinstance(part, Residuals)), None)
     if model is None and residuals is None:
-        raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame, and it has no policy to play")
+        raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame")
     horizon, history = arm.data.horizon, hybrid.needs().history
     horizons = tuple(dict.fromkeys((max(1, horizon // 4), max(1, horizon // 2), horizon)))
     ways, paint = {}, None

@@ -73,9 +73,12 @@ class MetaWorld(Task):
 
     def __init__(self, name: str, size: int) -> None:
         choose_gl()
-        import mujoco
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-        from metaworld.policies import ENV_POLICY_MAP
+        try:
+            import mujoco
+            from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+            from metaworld.policies import ENV_POLICY_MAP
+        except ModuleNotFoundError as error:
+            raise UserError(f'{name} needs the package {error.name}; type: pip install "wmzoo[metaworld]"') from None
 
         self.name, self.instruction = name, TASKS[name]
         self._boxes: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
