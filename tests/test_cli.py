@@ -4,10 +4,13 @@ import json
 import shlex
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from wmzoo import cli
@@ -134,12 +137,15 @@ WRONG_VALUES = {
     "data.size": ["33"],
     "optim.steps": ["0"],
     "optim.chapter": ["0"],
-    "optim.lr": ["-1"],
+    "optim.lr": ["-1", "inf", "nan"],
     "optim.ema": ["2"],
     "shape.width": ["0", "30"],
+    "shape.depth": ["0"],
     "trunk.heads": ["0", "3"],
     "observer.encoder.channels": ["12"],
     "observer.text.longest": ["3"],
+    "observer.text.heads": ["3"],
+    "objectives.flow.weights.velocity": ["nan"],
     "objectives.flow.config.sampler": ["grot"],
     "objectives.flow.config.integrator": ["eular"],
     "play.steps": ["0"],
@@ -206,6 +212,56 @@ def test_damaged_data(name: str, toy_data: Path, tmp_path: Path, complaint: Type
     assert not (tmp_path / "run").exists()
 
 
+FOREIGN_ARRAYS = {
+    "frames as floats": ("000002/frames.npy", np.zeros((3, 1, 32, 32, 3), np.float32), "uint8 frames"),
+    "one number": ("000002/frames.npy", np.array(3), "uint8 frames"),
+    "words": ("000001/action.npy", np.array([["left"]]), "numbers"),
+    "not finite": ("000001/state.npy", None, "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_ARRAYS)
+def test_foreign_arrays(name: str, toy_data: Path, tmp_path: Path, complaint: Type) -> None:
+    """Readable files of other numbers than an episode has."""
+    shutil.copytree(toy_data, tmp_path / "data")
+    file, array, hint = FOREIGN_ARRAYS[name]
+    path = tmp_path / "data" / "32" / "toy-blue" / file
+    if array is None:
+        array = np.load(path)
+        array[1, 0] = np.nan
+    np.save(path, array)
+    line = complaint("train", *SMALL, "--data.root", "data", "--out", "run")
+    assert f"toy-blue/{file}" in line
+    assert hint in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("field", ["instruction", "hash"])
+def test_a_manifest_without_a_word(field: str, toy_data: Path, tmp_path: Path, complaint: Type) -> None:
+    shutil.copytree(toy_data, tmp_path / "data")
+    path = tmp_path / "data" / "32" / "toy-red" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: 3}))
+    assert matches(f"manifest.json.*{field}", complaint("train", *SMALL, "--data.root", "data", "--out", "run"))
+
+
+def test_an_attempt_that_is_none(toy_data: Path, tmp_path: Path, complaint: Type) -> None:
+    """An empty episode.json is named by the next `wmzoo collect`; a folder that only looks like an episode is left alone."""
+    shutil.copytree(toy_data, tmp_path / "data")
+    (tmp_path / "data" / "32" / "toy-red" / "0abc").mkdir()
+    (tmp_path / "data" / "32" / "toy-red" / "000001" / "episode.json").write_text("{}")
+    line = complaint("collect", "--tasks", "toy-red", "--size", "32", "--data", "data", "--episodes", "3", "--processes", "1")
+    assert matches("000001/episode.json is not that of an episode; delete", line)
+
+
+def test_other_episodes_than_before(run: Path, tmp_path: Path, complaint: Type) -> None:
+    """A finished run and its data, of which one hash has changed since: nothing is exported anew."""
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "data.json").write_text(json.dumps({"toy-red": "0" * 16, "toy-blue": "0" * 16}))
+    before = contents(tmp_path / "run")
+    assert matches("has learnt from other episodes.*choose another --out", complaint("train", "run/config.yaml", "--out", "run"))
+    assert contents(tmp_path / "run") == before
+
+
 def test_too_many_demonstrations(toy_data: Path, complaint: Type) -> None:
     """More than were collected: the line holds the command that collects them."""
     line = complaint("train", *SMALL, "--data.root", str(toy_data), "--data.demos", "40")
@@ -260,10 +316,57 @@ def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path, complaint: Typ
     assert damaged.stat().st_size == 1000
 
 
+@pytest.mark.parametrize("kind", ["an archive", "another program's", "one weight less"])
+def test_a_foreign_checkpoint_is_named(kind: str, run: Path, tmp_path: Path, complaint: Type) -> None:
+    """Files that can be read, and are no checkpoint of this run."""
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "last.ckpt"
+    if kind == "an archive":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("letter", "dear zoo")
+    else:
+        held = torch.load(path, weights_only=False)
+        held["state_dict"].popitem()
+        torch.save({"a": 1} if kind == "another program's" else held, path)
+    before = content_hash(path)
+    assert "last.ckpt is damaged or of another run" in complaint("train", "run/config.yaml", "--out", "run")
+    assert content_hash(path) == before
+
+
+@pytest.mark.parametrize("field", ["sizes", "normaliser", "instructions"])
+def test_an_export_without_its_numbers(field: str, run: Path, tmp_path: Path, complaint: Type) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "export" / "policy.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: [1]}))
+    assert "policy.json is damaged or of another version" in complaint("eval", "run")
+
+
+def test_a_foreign_curve_is_named(run: Path, tmp_path: Path, complaint: Type) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.csv").write_text("day,rain\nMonday,3\n")
+    (tmp_path / "run" / "last.ckpt").unlink()
+    assert "metrics.csv is not that of a run" in complaint("train", "run/config.yaml", "--out", "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ("policy --optim.betas 1.5 0.999", "--optim.betas are from 0 to below 1"),
+        ("diffusion_policy --play.steps 200", "--play.steps 200 is more than the 100 noise levels"),
+        ("diffusion_policy --objectives.ddpm.config.history 0", "at least one frame"),
+    ],
+)
+def test_what_would_fail_later_is_refused_now(options: str, hint: str, toy_data: Path, tmp_path: Path, complaint: Type) -> None:
+    line = complaint("train", *options.split(), "--scale", "tiny", "--tasks", "toy", "--data.root", str(toy_data), "--out", "run")
+    assert hint in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_folder_is_complete(run: Path) -> None:
     """The arm, the curve, the checkpoint, and an export with weights, arm, numbers and card."""
     assert set(contents(run)) == {
         "config.yaml",
+        "data.json",
         "metrics.csv",
         "last.ckpt",
         *(f"export/{name}" for name in ("weights.safetensors", "config.yaml", "policy.json", "card.md")),

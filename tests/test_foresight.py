@@ -3,12 +3,14 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from wmzoo import cli, registry
+from wmzoo import cli, registry, world
 from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
 from wmzoo.config import Experiment, load
 from wmzoo.errors import UserError
@@ -17,12 +19,14 @@ from wmzoo.files import read_json
 from wmzoo.findings import Cost, Findings, Line
 from wmzoo.finished import aligns, plays
 from wmzoo.flops import count, predicted, sampling, weightless
+from wmzoo.interfaces import Residuals
 from wmzoo.report import foresight, worlds
 from wmzoo.run import train
 from wmzoo.stats import by_episode, clustered
 from wmzoo.study import Job
+from wmzoo.subject import subject
 from wmzoo.work import work
-from wmzoo.world import evaluate, found, line
+from wmzoo.world import cost, evaluate, found, line, order
 
 
 def short(name: str, root: Path, steps: int = 3) -> Experiment:
@@ -96,7 +100,7 @@ def test_a_world_model_is_measured(runs: Path) -> None:
     assert result["cost"]["GFLOP"] > 0
     assert result["listens"]["n"] == result["n"]
     assert np.isfinite(result["recovers"]["r2"])
-    assert (runs / "rla_wm" / "world.png").stat().st_size > 10_000
+    assert all((runs / "rla_wm" / f"{name}.png").stat().st_size > 10_000 for name in ("world", "horizon"))
     again = evaluate(runs / "rla_wm", count=20)
     assert again["ways"] == result["ways"]
     assert "skill" in table(result)
@@ -118,6 +122,56 @@ def test_one_that_plays_can_be_asked_too(runs: Path, toy_data: Path) -> None:
     assert not plays(runs / "rla_wm")
     result = evaluate(runs / "uwm_rla", count=20)
     assert list(result["ways"]["prediction"]) == ["8"]
+
+
+class Ruler:
+    """Residuals whose tokens are the time of the frame, and whose latent is the time between two and a number that is always the same."""
+
+    tokens, width, view = 1, 1, 0
+
+    def __init__(self, stretch: float) -> None:
+        self.stretch = stretch
+
+    def encode(self, now: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+        return future - now + 5
+
+    def decode(self, now: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        return now + self.stretch * (latent - 5)
+
+
+@pytest.mark.parametrize(("stretch", "nearest"), [(1.0, True), (1.5, False), (0.5, False)])
+def test_half_of_a_latent_is_measured_from_no_change(monkeypatch: pytest.MonkeyPatch, stretch: float, nearest: bool) -> None:
+    """All windows move alike, so their mean is no origin: half of the time is the half-way frame, unless it is painted elsewhere."""
+    asked = SimpleNamespace(model=Ruler(stretch), horizons=(2, 4, 8), windows=SimpleNamespace(needs=None))
+    asked.tokens = lambda batch, ahead: batch + ahead
+    asked.batches = lambda rows: [torch.tensor(rows)[:, None, None]]
+    monkeypatch.setattr(world, "replace", lambda what, **_: what)
+    ranks = order(cast("Any", asked), cast("Any", [0.0, 100.0]), cast("Any", [0.0, 10.0, 50.0]))
+    assert ((ranks["decoded"] == 0) == nearest).all()
+
+
+def test_what_a_prediction_never_runs_costs_nothing(runs: Path) -> None:
+    """Parameters of the reader of true futures and of the decoder to pixels are not those of a prediction."""
+    for name in ("rla_wm", "uwm_rla"):
+        what, _ = subject(runs / name, (), "")
+        part = next(part for part in what.model.modules() if isinstance(part, Residuals))
+        told = cost(what, what.batches(what.chosen(what.windows.validation, 4))[0])["parameters"]
+        pixels = getattr(what.model, "pixels", None) or cast("Any", what.model).objective.pixels
+        unused = [*cast("Any", part).reader.parameters(), *pixels.parameters(), *what.encoder.parameters()]
+        assert told == sum(p.numel() for p in what.model.parameters()) - sum(p.numel() for p in {id(p): p for p in unused}.values())
+
+
+def test_two_frames_are_generated_and_one_is_scored(toy_data: Path, tmp_path: Path) -> None:
+    """UWM as published generates the frame after the chunk too: it can be asked all the same, and two horizons are those of chunks."""
+    arm = short("uwm", Path(shutil.copytree(toy_data, tmp_path / "data")))
+    term = arm.objectives["uwm"]
+    train(
+        replace(arm, objectives={**arm.objectives, "uwm": replace(term, config=replace(cast("Any", term.config), gaps=(8, 9)))}),
+        tmp_path / "a",
+    )
+    result = evaluate(tmp_path / "a", count=8)
+    assert list(result["ways"]["prediction"]) == ["8"]
+    assert np.isfinite(result["inverse"]["r2"])
 
 
 def test_episodes_take_the_place_of_handles() -> None:

@@ -561,3 +561,5 @@ def test_paper_scale_counts() -> None:
     assert ours - sum(p.numel() for p in arm.former.parameters()) == 2 * 768
     assert sum(p.numel() for p in painter.parameters()) == pytest.approx(91.1e6, rel=1e-3)
     assert count(registry.arm("lara", "paper"))["parameters"]["objectives.lara.head"] == 393_472
+    rest = sum(p.numel() for part in (arm.down, arm.up, arm.bottleneck) for p in part.parameters())
+    assert rest == 645_696, "with Moto's learned codebook"

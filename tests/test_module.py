@@ -134,7 +134,7 @@ def test_precision_names() -> None:
 def test_a_run_leaves_a_whole_folder(toy_data: Path, tmp_path: Path) -> None:
     """config.yaml, metrics.csv with one line per chapter, last.ckpt, export; and training again changes nothing."""
     run.train(quick(toy_data), tmp_path / "a")
-    assert {p.name for p in (tmp_path / "a").iterdir()} == {"config.yaml", "metrics.csv", "last.ckpt", "export"}
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"config.yaml", "data.json", "metrics.csv", "last.ckpt", "export"}
     lines = (tmp_path / "a" / "metrics.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["step", "4", "8", "12"]
     before = weights(tmp_path / "a")
@@ -191,10 +191,43 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(toy_data: Path, tmp_path: P
     with pytest.raises(OSError, match="No space left"):
         run.train(quick(toy_data), tmp_path / "full")
     monkeypatch.undo()
-    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["config.yaml", "last.ckpt", "metrics.csv"]
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["config.yaml", "data.json", "last.ckpt", "metrics.csv"]
     assert torch.load(tmp_path / "full" / "last.ckpt", weights_only=False)["global_step"] == 4
     run.train(quick(toy_data), tmp_path / "full")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "full"))
+
+
+def test_a_run_that_diverges_stops(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is no number in the second chapter: one line, the first one's checkpoint stays, nothing is exported."""
+    total = ZooModule.training_step
+
+    def step(module: ZooModule, batch: Batch, index: int) -> torch.Tensor:
+        return total(module, replace(batch, action=batch.action * (torch.nan if module.global_step >= 4 else 1)), index)
+
+    monkeypatch.setattr(ZooModule, "training_step", step)
+    with pytest.raises(UserError, match=r"step 8: train/flow/velocity is no number any more"):
+        run.train(quick(toy_data), tmp_path / "a")
+    assert torch.load(tmp_path / "a" / "last.ckpt", weights_only=False)["global_step"] == 4
+    assert len((tmp_path / "a" / "metrics.csv").read_text().splitlines()) == 2
+    assert not (tmp_path / "a" / "export").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_has_not_ended(toy_data: Path, tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """What comes after && is not run; whoever pressed Ctrl-C is told that the same command goes on."""
+    options = ["--data.root", str(toy_data), "--data.demos", "4", "--optim.steps", "5000", "--optim.chapter", "5", "--out", "run"]
+    command = [sys.executable, "-m", "wmzoo", "train", "policy", "--scale", "tiny", *options]
+    place = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(files.__file__).parents[1])}}
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **place)
+    while running.poll() is None and not (tmp_path / "run" / "last.ckpt").exists():
+        time.sleep(0.05)
+    running.send_signal(sent)
+    told = running.communicate(timeout=60)[1]
+    assert running.returncode == code
+    assert "Traceback" not in told
+    assert ("the same command goes on from here" in told) == (sent == signal.SIGINT)
+    assert not (tmp_path / "run" / "export").exists()
 
 
 def test_two_trainings_in_one_folder(toy_data: Path, tmp_path: Path) -> None:

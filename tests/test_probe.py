@@ -48,6 +48,15 @@ def test_r_squared_by_hand() -> None:
     assert np.isnan(r_squared(np.ones((3, 1)), truth, once)).all()
 
 
+def test_a_coordinate_that_rests_does_not_hide_the_others() -> None:
+    """Of two coordinates one never moves: it alone is NaN, and by variance a perfect guess is 1."""
+    motion = np.stack([np.arange(300.0) % 7, np.zeros(300)], axis=1)
+    line = seen(drawn(300, 2), motion).explained(motion)["pooled"]
+    assert line["by_variance"]["value"] == 1
+    assert line["coordinates"]["hand x"] == 1
+    assert np.isnan(line["coordinates"]["hand y"])
+
+
 def test_ridge_by_hand() -> None:
     """x = 1, 3 is standardised to -1, 1; y = 0, 4 is -2, 2 about its mean 2.  X'X = 2, X'y = 4: w = 4 / (2 + penalty)."""
     x, y = np.array([[1.0], [3.0]]), np.array([[0.0], [4.0]])

@@ -27,6 +27,7 @@ from wmzoo.rollout import (
     together,
     verdict,
 )
+from wmzoo.tasks.toy import Reach
 
 
 def test_handle_lists_are_fixed_and_disjoint() -> None:
@@ -164,6 +165,20 @@ def test_one_process_or_two_make_no_difference(toy_data: Path, tmp_path: Path) -
     assert films & {"toy-red-success", "toy-red-failure"}
     with pytest.raises(UserError, match="is not an exported run"):
         evaluate(tmp_path, ("toy-red",), 1, 1)
+
+
+def test_another_robot_is_one_line(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is played: what the task has, and what the policy was trained on."""
+    arm = registry.arm("policy", "tiny")
+    arm = replace(arm, data=replace(arm.data, root=str(toy_data), demos=4), optim=replace(arm.optim, steps=1, chapter=1))
+    run.train(arm, tmp_path / "a")
+
+    class Arm(Reach):
+        state_names = ("hand x", "hand y", "hand z", "gripper")
+
+    monkeypatch.setattr(tasks, "make", lambda name, size: Arm("toy-red", size))
+    with pytest.raises(UserError, match=r"door-open has 4 numbers of state and 3 of action; .* toy-red, toy-blue, which have 2 numbers"):
+        evaluate(tmp_path / "a", ("door-open",), 1, 1)
 
 
 def test_paired_difference(tmp_path: Path) -> None:

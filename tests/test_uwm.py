@@ -16,7 +16,7 @@ from wmzoo.config import Experiment, build, self_contained, sizes_for
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Denoiser, Sizes
-from wmzoo.models import embodiment
+from wmzoo.models import conv, embodiment, text
 from wmzoo.models import uwm as parity
 from wmzoo.models.codec import Codec
 from wmzoo.objectives import ddpm
@@ -173,6 +173,9 @@ def test_jointly_is_euler_over_both(batch: Batch, sizes: Sizes) -> None:
             assert torch.allclose(both[name], value + velocity, atol=1e-5)
     with pytest.raises(UserError, match="joint sampling needs noise"):
         hybrid.jointly(batch, {"flow": noise["flow"]}, 1)
+    for mixed in ({"path": "epsilon", "scaling": "none"}, {"path": "v"}):
+        with pytest.raises(UserError, match=r"of one sampling rule .* not flow: velocity, euler; uwm: ddim"):
+            made(small(**mixed), sizes).jointly(batch, noise, 1)
 
 
 def test_the_future_enters_by_the_video_alone(batch: Batch, sizes: Sizes) -> None:
@@ -278,6 +281,40 @@ def test_a_history_goes_on_by_one_frame(batch: Batch, sizes: Sizes) -> None:
     assert torch.equal(shown.image[moved, 0], batch.image[moved, 1])
     assert torch.equal(shown.image[moved, 1, 0], model.paint(asked).clamp(0, 1)[moved])
     assert shown.has_state.tolist() == [True, False, False, False, False, False]
+
+
+def test_nobody_looks_at_a_frame_that_is_not_there(batch: Batch, sizes: Sizes) -> None:
+    """PAD's actions past the end of an episode do not depend on what stands for the frame; where there is one they do."""
+    hybrid = made(small("pad"), sizes)
+    pad = cast("Pad", hybrid.objectives["pad"])
+    pad.ahead.settle([batch])
+    question = pad(batch)
+    kept = question.streams["video"].keep
+    assert kept is not None
+    assert kept.all(dim=1).tolist() == kept.any(dim=1).tolist() == batch.has_future[:, 0].tolist()
+    assert not batch.has_future[:, 0].all()
+    torch.manual_seed(0)
+    before = hybrid(batch)["pad/action"].value.detach()
+    pad.ahead.standard.mean += 1.0  # moves what stands for a frame, in all windows
+    torch.manual_seed(0)
+    moved = ~torch.isclose(hybrid(batch)["pad/action"].value.detach(), before)
+    there = batch.has_future[:, 0] & batch.has_action
+    assert moved[there].all()
+    assert not moved[~batch.has_future[:, 0]].any()
+
+
+def test_the_observation_goes_camera_by_camera(batch: Batch, sizes: Sizes) -> None:
+    """Two frames of two cameras are the vectors (camera 0: t, t + 1), (camera 1: t, t + 1), as the published network concatenates them."""
+    two = replace(sizes, history=2, views=2)
+    seen = parity.ObserverConfig(conv.Config((8,)), text.Config(8, 1, 2)).build(two)
+    more = replace(batch, image=torch.rand(6, 2, 2, 3, 32, 32), features={})
+    before = seen(more)["observation"].tokens
+    assert before.shape[1] == 4
+    for place, (frame, camera) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+        image = more.image.clone()
+        image[:, frame, camera] = torch.rand_like(image[:, frame, camera])
+        moved = (seen(replace(more, image=image))["observation"].tokens != before).any(dim=2).any(dim=0)
+        assert moved.tolist() == [i == place for i in range(4)]
 
 
 def test_pad_embeds_the_present_and_samples_both(batch: Batch, sizes: Sizes) -> None:

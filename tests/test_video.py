@@ -150,7 +150,7 @@ def test_interpolate_takes_a_clock_for_each_frame() -> None:
 
 
 def test_what_is_not_there_does_not_count(frames: Batch, sizes: Sizes) -> None:
-    """NaN in frames past the end and in unrecorded actions; a window of video teaches its first frame alone; codec untouched."""
+    """NaN in frames past the end and in unrecorded actions changes nothing; the codec is untouched."""
     hybrid, model = model_of(sizes)
     before = scores(hybrid, frames)["video/velocity"]
     frames.future[1, 2:], frames.future[2] = float("nan"), float("nan")
@@ -164,6 +164,18 @@ def test_what_is_not_there_does_not_count(frames: Batch, sizes: Sizes) -> None:
         assert learns(hybrid, f"objectives.video.network.{part}")
     other = replace(frames, future=torch.where(frames.has_future[:, :, None, None, None, None], frames.future.flip(0), 0.0), features={})
     assert not torch.equal(scores(hybrid, other)["video/velocity"], after), "frames that are there count"
+
+
+def test_video_without_actions_teaches_the_answer_without_them(frames: Batch, sizes: Sizes) -> None:
+    """Windows none of whose actions is known: their frames count, and no layer that reads actions learns."""
+    hybrid, _ = model_of(sizes)
+    silent = replace(frames, action_mask=torch.zeros_like(frames.action_mask))
+    before = scores(hybrid, silent)["video/velocity"]
+    assert not torch.equal(scores(hybrid, replace(silent, future=frames.future.flip(0), features={}))["video/velocity"], before)
+    before.backward()
+    network = cast("Any", hybrid.objectives["video"]).network
+    assert all(p.grad is None or not p.grad.any() for p in network.action.parameters())
+    assert learns(hybrid, "objectives.video.network.blocks")
 
 
 def test_video_predict_keeps_its_history(frames: Batch, sizes: Sizes) -> None:

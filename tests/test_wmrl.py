@@ -194,13 +194,32 @@ def test_a_dream_ends_with_its_demonstration(toy_data: Path) -> None:
     assert dream.there.sum(dim=1).tolist() == [min(dreamer.chunks, math.ceil(n / dreamer.execute)) for n in left]
 
 
+def test_the_last_chunk_of_a_dream_is_an_end(toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the demonstration ends, and where the dream does: there being near the goal pays."""
+    dreams, dreamer = dreaming(toy_data, **{"data.batch": 64})
+    ends: list[Tensor] = []
+    inner = dreamer.reward
+    monkeypatch.setattr(dreamer, "reward", lambda dreamt, shown, goal, over: (ends.append(over), inner(dreamt, shown, goal, over))[1])
+    rows = [row for row in dreams.windows.labelled if row.episode.length - row.now > dreamer.execute * (dreamer.chunks - 1)][:20]
+    assert rows
+    dreams.dream(rows, lambda _, __, mean, ___: mean)
+    assert torch.stack(ends)[-1].all()
+    done = dreamer.execute * torch.arange(1, dreamer.chunks)
+    left = torch.tensor([row.episode.length - row.now for row in rows])
+    assert torch.equal(torch.stack(ends)[:-1], left <= done[:, None])
+
+
 def test_half_of_the_dreams_begin_with_a_first_frame(toy_data: Path) -> None:
-    """Of 4 rounds of 64 dreams 0.5 + 0.5 x the share of first frames among all, within four deviations; another round has other dreams."""
+    """Of 4 rounds of 64 dreams 0.5 + 0.5 x the share of first frames among those with a chunk ahead, within four deviations; another
+    round has other dreams; none begins nearer to its end than a chunk."""
     dreams, _ = dreaming(toy_data, **{"data.batch": 64})
     first = {row.number for row in dreams.first}
     drawn = [dreams.train(4 * i).sample.unique(return_counts=True) for i in range(4)]
     begun = sum(int(counts[[int(number) in first for number in numbers]].sum()) for numbers, counts in drawn)
-    share, n = 0.5 + 0.5 * len(first) / len(dreams.windows.labelled), 4 * 64
+    share, n = 0.5 + 0.5 * len(first) / len(dreams.later), 4 * 64
+    near = {row.number for row in dreams.windows.labelled if row.now + dreams.dreamer.execute > row.episode.length}
+    assert near
+    assert not near & {int(number) for numbers, _ in drawn for number in numbers}
     chunks = dreams.dreamer.chunks
     assert abs(begun / chunks / n - share) < 4 * (share * (1 - share) / n) ** 0.5
     assert not torch.equal(drawn[0][0], drawn[1][0]) or not torch.equal(drawn[0][1], drawn[1][1])

@@ -279,6 +279,21 @@ def test_a_block_starts_as_the_identity() -> None:
     assert torch.equal(ModulatedBlock(16, 2)(x, condition), x)
 
 
+def test_rla_wm_starts_as_published(sizes: Sizes) -> None:
+    """Glorot's weights and no biases, the clock's layers from N(0, .02), gates and output 0."""
+    model = world("rla_wm", sizes, moved=False)[1]
+    network = model.network
+    clock = torch.cat([layer.weight.flatten() for layer in (network.clock.body[0], network.clock.body[2])])
+    assert clock.std().item() == pytest.approx(0.02, rel=0.1)
+    for block in (*network.before, *network.after):
+        assert not block.modulation.weight.any()
+        up = block.up.weight
+        assert up.abs().max() <= (6 / sum(up.shape)) ** 0.5
+        assert up.std().item() == pytest.approx((2 / sum(up.shape)) ** 0.5, rel=0.1)
+        assert not block.up.bias.any()
+    assert not network.out.weight.any()
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_fresh_flow_predicts_no_velocity(name: str, batch: Batch, sizes: Sizes) -> None:
     """W1, E2: v = 0, so the loss is E (x - eps)^2 + E |x - eps|, whatever the actions; after two steps they matter."""

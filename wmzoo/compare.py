@@ -158,6 +158,19 @@ def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequenc
     Raises:
         UserError: a run was not evaluated, or not on the same windows, or not in the same feature space; a seed comes twice.
     """
+    summary, rows = summarised(runs, baseline, labels)
+    write_json(out / "compare.json", summary)
+    save_picture(out / "compare.png", curves(summary))
+    save_picture(out / "frames.png", strip(_frames(rows)))
+    return summary
+
+
+def summarised(runs: Sequence[Path], baseline: str = "", labels: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, list[Measured]]]:
+    """What `compare` writes down, and its rows.
+
+    Raises:
+        UserError: as `compare`.
+    """
     each = [measured(run) for run in runs]
     for one in each:
         same_windows(one, each[0])
@@ -189,10 +202,7 @@ def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequenc
             for ahead in horizons
         },
     }
-    write_json(out / "compare.json", summary)
-    save_picture(out / "compare.png", curves(summary))
-    save_picture(out / "frames.png", strip(_frames(rows)))
-    return summary
+    return summary, rows
 
 
 def same_windows(one: Measured, other: Measured) -> None:

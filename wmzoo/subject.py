@@ -187,7 +187,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
         if paint is None:
             raise UserError(f"{run} does not paint what it predicts, so it has no frames to be scored in the space of {space}")
         about["space"] = getattr(judge, "fingerprint", "")
-    span, horizons = max(horizons), horizons[:1] if isinstance(model, Implicit) else horizons
+    span, horizons = max(horizons + tuple(beyond)), horizons[:1] if isinstance(model, Implicit) else horizons
     found = Subject(model or cast("Residuals", residuals), encoder, view, ways, paint, horizons, span, windows, judge)
     if isinstance(model, Implicit):
         rows = found.chosen(windows.labelled, FITTED)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from . import registry
 from .batch import Batch, Needs
-from .compare import save_picture, strip
+from .compare import curves, save_picture, strip, summarised
 from .data import Window
 from .files import write_atomically, write_json
 from .implicit import Implicit, own
@@ -213,7 +213,7 @@ def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, n
 
 
 def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 512, space: Path | None = None) -> dict[str, Any]:
-    """Measure everything, write world.json, world.npz and world.png into the run, and return what world.json says.
+    """Measure everything, write world.json, world.npz, world.png and horizon.png into the run, and return what world.json says.
 
     Of other tasks than its own: world-TASKS.*.
     """
@@ -262,6 +262,8 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
         write_atomically(run / f"{name}.gif", lambda draft: write_gif(draft, film(what, rows)))
         save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
                                              about["arm"]: shots["predicted"]}))  # fmt: skip
+    if isinstance(what.model, WorldModel) and not tasks:
+        save_picture(run / "horizon.png", curves(summarised([run])[0]))
     return result
 
 
