@@ -60,8 +60,9 @@ class Claim:
         theirs: than these.
         settings: of the study; two for a gain that grows from the second to the first.
         measure: success; success in the first setting less that in the second; absolute error in features, or operations of one
-            prediction, which are to be smaller; how much oftener than by chance the half-way frame is nearest to half a latent; R^2
-            of the motion of the hand, within tasks, read off the latent by a ridge; the error on tasks that nothing was trained on.
+            prediction, which are to be smaller; how much oftener the half-way frame is nearest to half a latent and half noise than to
+            half noise alone; R^2 of the motion of the hand, within tasks, read off the latent by a ridge; the error on tasks that
+            nothing was trained on.
     """
 
     number: int
@@ -215,11 +216,11 @@ def operations(rows: Rows) -> Found:
 
 
 def order(rows: Rows) -> Found | None:
-    """How much oftener than by chance, 1 in 5, the half-way frame is nearest to what half a latent is decoded to."""
+    """How much oftener the half-way frame is nearest to half a latent and half noise, decoded, than to half noise alone."""
     stored = [windows(job.folder) for job in rows[0]]
-    if any("order/decoded" not in each for each in stored):
+    if any(name not in each for each in stored for name in ("order/noisy", "order/noise")):
         return None
-    nearest = np.stack([each["order/decoded"] == 0 for each in stored]) - 0.2
+    nearest = np.stack([(each["order/noisy"] == 0).astype(float) - (each["order/noise"] == 0) for each in stored])
     n = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
     return Found(sampled(by_episode(nearest, stored[0]["task"], stored[0]["episode"])), n, len(stored))
 

@@ -191,8 +191,9 @@ def cost(what: Subject, batch: Batch) -> dict[str, Any]:
 def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, np.ndarray]:
     """Is half of a latent half of the way?  The rank of the half-way frame among those at 0, 1/4, 1/2, 3/4 and all of the chunk.
 
-    `decoded` decodes the mean of the latents of no change and of the whole, `noisy` half of the latent and half noise, as the paper
-    does; it is standardised over the changes of all parts of the chunk.
+    `noisy` decodes half of the latent and half noise, as the paper does, standardised over the changes of all parts of the chunk;
+    `noise`, its control, half noise alone, which knows nothing of the window; `decoded` the mean of the latents of no change and of the
+    whole.
     """
     model, ahead = cast("Residuals", what.model), what.horizons[-1]
     steps = (ahead // 4, ahead // 2, 3 * ahead // 4, ahead)
@@ -200,12 +201,13 @@ def order(what: Subject, train: list[Window], rows: list[Window]) -> dict[str, n
     windows.needs = Needs(futures=steps)
     quarters, standard = replace(what, windows=windows), Standardiser(model.tokens, model.width)
     standard.fit(model.encode(what.tokens(batch, 0), what.tokens(batch, step)) for batch in quarters.batches(train) for step in steps)
-    ranks: dict[str, list[Tensor]] = {"decoded": [], "noisy": []}
+    ranks: dict[str, list[Tensor]] = {"noisy": [], "noise": [], "decoded": []}
     for number, batch in enumerate(quarters.batches(rows)):
         frames = torch.stack([what.tokens(batch, step) for step in (0, *steps)], dim=1)
         now, latent = frames[:, 0], model.encode(frames[:, 0], frames[:, -1])
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(number))
-        halves = {"decoded": (model.encode(now, now) + latent) / 2, "noisy": standard.back((standard(latent) + noise) / 2)}
+        halves = {"noisy": standard.back((standard(latent) + noise) / 2), "noise": standard.back(noise / 2)}
+        halves["decoded"] = (model.encode(now, now) + latent) / 2
         for name, half in halves.items():
             distance = (model.decode(now, half)[:, None] - frames).abs().mean(dim=(2, 3))
             ranks[name].append((distance < distance[:, 2:3]).sum(dim=1))
