@@ -1,9 +1,14 @@
-"""The feature space of the world models: an in-domain ViT-MAE offline, DINOv3 at paper scale; and a decoder to look at it."""
+"""The feature space of the world models: an in-domain ViT-MAE offline, DINOv3 at paper scale; and a decoder to look at it.
+
+wmzoo train rla_wm --space vit_small_patch14_dinov2.lvd142m          another one, by its name in timm, published weights
+wmzoo train rla_wm --space vit_small_patch16_dinov3 WEIGHTS          or those of a local file or folder
+"""
 
 from dataclasses import replace
 
-from wmzoo.config import Absent, Experiment, Optim, Scale, Shape, Term
+from wmzoo.config import Absent, Experiment, Optim, Scale, Shape, Term, parts, with_fields
 from wmzoo.data import Data
+from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint
 from wmzoo.models import backbones, pixels, vit_mae
 from wmzoo.objectives import pixels as objective
@@ -56,6 +61,29 @@ def data(scale: Scale) -> Data:
     return replace(
         like, shift=0, size=512 if scale == "paper" else like.size, batch={"tiny": 32, "small": 64, "base": 128, "paper": 64}[scale]
     )
+
+
+def through(arm: Experiment, name: str, weights: str = "pretrained") -> Experiment:
+    """The arm with a frozen backbone of timm, run at 224 pixels, wherever it and its stages read the in-domain ViT-MAE.
+
+    Args:
+        weights: pretrained, or a local file or folder.
+
+    Raises:
+        UserError: it reads none, or `weights` is "none": every place would have other random ones.
+    """
+    if weights == "none":
+        raise UserError("a feature space without weights would be another one in every place: say pretrained, or a local file or folder")
+    other = backbones.Config(name, weights)
+
+    def read(one: Experiment) -> dict[str, Blueprint]:
+        seen = parts(replace(one, stages={}))
+        return {place: other for place, part in seen if isinstance(part, vit_mae.Config) and part.weights == "stage:vit_mae"}
+
+    if not any(map(read, (arm, *arm.stages.values()))):
+        raise UserError(f"{arm.name} reads no frozen feature space that could be another one")
+    stages = {label: with_fields(stage, read(stage)) for label, stage in arm.stages.items() if label != "vit_mae"}
+    return with_fields(replace(arm, stages=stages), read(arm))
 
 
 def look(scale: Scale) -> pixels.Config:

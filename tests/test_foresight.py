@@ -8,18 +8,22 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from wmzoo import cli, registry, world
 from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
-from wmzoo.config import Experiment, load
+from wmzoo.config import Experiment, load, parts
 from wmzoo.errors import UserError
+from wmzoo.experiments import feature_space
 from wmzoo.features import frame_tokens
 from wmzoo.files import read_json
 from wmzoo.findings import Cost, Findings, Line
-from wmzoo.finished import aligns, plays
+from wmzoo.finished import aligns, load_hybrid, plays
 from wmzoo.flops import count, predicted, sampling, weightless
-from wmzoo.interfaces import Residuals
+from wmzoo.interfaces import Encoder, Residuals
+from wmzoo.models import backbones, vit_mae
 from wmzoo.report import foresight, worlds
 from wmzoo.run import train
 from wmzoo.stats import by_episode, clustered
@@ -172,6 +176,38 @@ def test_two_frames_are_generated_and_one_is_scored(toy_data: Path, tmp_path: Pa
     result = evaluate(tmp_path / "a", count=8)
     assert list(result["ways"]["prediction"]) == ["8"]
     assert np.isfinite(result["inverse"]["r2"])
+
+
+@pytest.mark.slow
+def test_another_feature_space_by_one_choice(toy_data: Path, tmp_path: Path) -> None:
+    """A backbone from a local file, in the arm and in all its stages: trained, evaluated, and the same one everywhere."""
+    weights = tmp_path / "backbone.safetensors"
+    torch.manual_seed(3)
+    save_file(timm.create_model("test_vit").state_dict(), weights)
+    arm = short("rla_wm", Path(shutil.copytree(toy_data, tmp_path / "data")), steps=2)
+    train(feature_space.through(arm, "test_vit", str(weights)), tmp_path / "a")
+    assert {path.name.split("-")[0] for path in (tmp_path / "stages").iterdir()} == {"pixels", "rla"}
+    result = evaluate(tmp_path / "a", count=4)
+    assert np.isfinite(result["ways"]["prediction"]["8"]["l1"])
+    eyes = [part for part in load_hybrid(tmp_path / "a")[1].modules() if isinstance(part, Encoder)]
+    assert eyes
+    assert {(cast("Any", eye).fingerprint, eye.grid, eye.width) for eye in eyes} == {(result["feature_space"], (14, 14), 64)}
+
+
+def test_another_feature_space_in_words() -> None:
+    """`--space NAME [WEIGHTS]` reaches every place; who reads none, and a space without weights, are one line."""
+    arm, _ = cli.parse_train(["uwm_rla", "--space", "vit_small_patch14_dinov2", "weights.pt", "--optim.steps", "7"])
+    assert list(arm.stages) == ["pixels", "rla"]
+    found = [part for one in (arm, *arm.stages.values()) for _, part in parts(one) if isinstance(part, backbones.Config)]
+    assert {(part.name, part.weights, part.size, part.frozen) for part in found} == {("vit_small_patch14_dinov2", "weights.pt", 224, True)}
+    assert not [part for _, part in parts(arm) if isinstance(part, vit_mae.Config)]
+    assert arm.optim.steps == 7
+    for words, hint in (
+        ("policy --space resnet18", "policy reads no frozen feature space"),
+        ("rla --space resnet18 none", "say pretrained"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            cli.parse_train(words.split())
 
 
 def test_episodes_take_the_place_of_handles() -> None:

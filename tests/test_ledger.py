@@ -4,6 +4,7 @@ import csv
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:
 def test_half_a_latent_against_noise(tmp_path: Path) -> None:
     """The half-way frame is nearest in one window of two, to noise in one of four: .25 more."""
     cells: dict[tuple[str, str], list[Job]] = {}
-    ranks = {"order/noisy": np.arange(8) % 2, "order/noise": np.arange(8) % 4}
+    ranks: dict[str, Any] = {"order/noisy": np.arange(8) % 2, "order/noise": np.arange(8) % 4}
     for seed in range(2):
         job = cell(tmp_path / f"ours-{seed}", ("ours", "", str(seed)), 1)
         np.savez(job.folder / "world.npz", **ranks, task=np.zeros(8), episode=np.zeros(8))

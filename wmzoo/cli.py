@@ -70,6 +70,8 @@ def train(arguments: list[str]) -> None:
     """Train an arm into a folder: wmzoo train ARM --out DIR [--scale S] [--tasks ...] [--log tensorboard wandb] [any field of the arm].
 
     ARM is a name from `wmzoo list` or a config.yaml.  The same command resumes a run that was killed.
+    --space NAME [WEIGHTS] is another frozen feature space in place of the in-domain ViT-MAE, wherever the arm and its stages read one:
+    a backbone of timm, such as vit_small_patch14_dinov2.lvd142m, with its published weights or those of a local file or folder.
     """
     from .run import train
 
@@ -80,7 +82,7 @@ def train(arguments: list[str]) -> None:
 
 def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
     """The arm and the folder that the words after `wmzoo train` ask for."""
-    from .registry import arm
+    from .registry import arm, module
 
     if not arguments or arguments[0].startswith("-"):
         if {"-h", "--help"} & set(arguments):
@@ -91,7 +93,10 @@ def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
     scale, rest = _take(rest, "--scale", "small")
     out, rest = _take(rest, "--out", f"runs/{Path(name).stem}")
     tasks, rest = _take_many(rest, "--tasks")
+    space, rest = _take_many(rest, "--space", most=2)
     default = arm(name, scale)  # type: ignore[arg-type]
+    if space:
+        default = module("arms", "feature_space").through(default, *space)
     if tasks:
         default = replace(default, data=replace(default.data, tasks=tasks))
     return _tyro(Experiment, rest, default=default), Path(out)
