@@ -376,6 +376,8 @@ def curves(summary: dict[str, Any]) -> Figure:
                 mean, low, high = ([v[k] for v in known.values()] for k in ("mean", "low", "high"))
                 if metric == "skill":
                     mean, low, high = [1 - v for v in mean], [1 - v for v in high], [1 - v for v in low]
+                if metric == "found":  # a share
+                    low, high = np.clip(low, 0, 1).tolist(), np.clip(high, 0, 1).tolist()
                 axis.plot(list(known), mean, marker="o", ms=3, color=f"C{colour}", label=name)
                 if len(known) > 1:
                     axis.fill_between(list(known), low, high, color=f"C{colour}", alpha=0.2, lw=0)
