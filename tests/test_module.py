@@ -195,6 +195,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(toy_data: Path, tmp_path: P
     assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["config.yaml", "data.json", "last.ckpt", "metrics.csv"]
     assert torch.load(tmp_path / "full" / "last.ckpt", weights_only=False)["global_step"] == 4
     run.train(quick(toy_data), tmp_path / "full")
+    lines = (tmp_path / "full" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "4", "8", "12"]
+    assert not any(line.endswith(",") for line in lines)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "full"))
 
 

@@ -165,6 +165,8 @@ class Keeper(L.Callback):
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if "train/total" not in trainer.callback_metrics:  # Lightning ends the chapter that it goes on from once more
+            return
         metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
         if lost := [f"train/{name}" for name in cast("ZooModule", pl_module).weights if not isfinite(float(metrics[f"train/{name}"]))]:
             told = f"step {trainer.global_step}: {', '.join(lost)} is no number any more; try a smaller --optim.lr"
