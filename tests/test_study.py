@@ -180,7 +180,8 @@ class Fake:
             handles = int(words[words.index("--handles") + 1])
             measured = [f"play {handles}"]
             write_json(folder / "cell.json", {"measured": measured, "seconds": {"train": 60.0}, "peak_bytes": 1e9})
-            write_json(folder / "eval.json", summary([Played("toy-red", i, i % 2 == 0, 9, 3.0) for i in range(handles)]))
+            played = [Played(task, i, i % 2 == 0, 9, 3.0) for task in ("toy-red", "toy-blue") for i in range(handles)]
+            write_json(folder / "eval.json", summary(played))
         future.set_result("")
         return future
 
@@ -298,6 +299,31 @@ def test_more_handles_are_asked_for_again(tmp_path: Path) -> None:
     assert job.done
     assert not replace(job, handles=20).done
     assert not replace(job, measures=("play", "foresee")).done
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("cell.json", "[]"), ("cell.json", '{"seconds": 1}'), ("eval.json", "[]"), ("eval.json", '{"tasks": 3, "handles": []}')],
+)
+def test_a_foreign_result_in_a_cell_is_named(name: str, text: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "cell.json", {"measured": ["play 10"], "plays": True})
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name} is not that of .*; delete it"):
+        assert Job(tmp_path, registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("play",), 10).done
+
+
+def test_a_cell_whose_outcomes_are_lost_is_played_again(tmp_path: Path) -> None:
+    """Whole, or one task of it; a world model has none."""
+    write_json(tmp_path / "cell.json", {"measured": ["play 1"], "plays": True})
+    job = Job(tmp_path, registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("play",), 1)
+    assert not job.done
+    write_json(tmp_path / "eval.json", summary([Played("toy-red", 0, True, 9, 3.0)]))
+    assert not job.done
+    write_json(tmp_path / "eval.json", summary([Played(task, 0, True, 9, 3.0) for task in ("toy-red", "toy-blue")]))
+    assert job.done
+    (tmp_path / "eval.json").unlink()
+    write_json(tmp_path / "cell.json", {"measured": ["play 1"], "plays": False})
+    assert job.done
 
 
 @pytest.mark.slow

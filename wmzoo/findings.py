@@ -30,6 +30,7 @@ from .stats import (
     wilson,
 )
 from .study import Job, Plan
+from .tasks import resolve
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,9 @@ def played(job: Job, count: int = 0, result: str = "eval.json") -> dict[str, np.
     if not {"play", "shift"} & set(job.measures) or not path.exists():
         return {}
     handles = [h for h in read_json(path, "an evaluated run")["handles"] if h["seed"] < (count or job.handles)]
-    names = dict.fromkeys(h["task"] for h in handles)
-    ordered = sorted(handles, key=lambda h: h["seed"])
-    return {name: np.array([h["success"] for h in ordered if h["task"] == name], float) for name in names}
+    ordered, names = sorted(handles, key=lambda h: h["seed"]), resolve(job.arm.data.tasks)  # in the order of the study, whatever the file's
+    outcomes = {name: np.array([h["success"] for h in ordered if h["task"] == name], float) for name in names}
+    return outcomes if all(map(len, outcomes.values())) else {}
 
 
 def middle(cube: np.ndarray) -> float:

@@ -102,7 +102,10 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     """A claim against the cells that there are."""
     if not claim.study:
         return Judged(claim, "", "", "untested")
-    few = restricted(study(claim.study, scale), (), (claim.ours, *claim.theirs))
+    whole = study(claim.study, scale)
+    if not {claim.ours, *claim.theirs} <= whole.rows.keys() or not {*filter(None, claim.settings)} <= whole.settings.keys():
+        return Judged(claim, "", "", "untested")  # at this scale
+    few = restricted(whole, (), (claim.ours, *claim.theirs))
     if missing_data(few, scale, {}):
         return Judged(claim, "", "", "not run")
     return against(claim, planned(claim.study, few, runs, scale, {}))

@@ -8,7 +8,7 @@ of its data, as stages are; so what two studies have in common is run once, and 
     runs/studies/NAME/       asked.json, report.html and its tables (report.py)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -114,9 +114,14 @@ class Job:
         if not self.measures:
             return self.trained
         path, result = self.folder / "cell.json", self.folder / "eval.json"
-        if not path.exists() or not set(self.asked) <= set(read_json(path, "a cell", "delete it")["measured"]):
+        facts = read_json(path, "a cell", "delete it") if path.exists() else {"measured": []}
+        if not isinstance(facts, dict) or not isinstance(facts.get("measured"), list):
+            raise UserError(f"{path} is not that of a cell; delete it")
+        if not path.exists() or not set(self.asked) <= set(facts["measured"]):
             return False
-        return "play" not in self.measures or not result.exists() or handles_played(result) >= self.handles  # played again on fewer?
+        if "play" not in self.measures or not facts.get("plays", result.exists()):
+            return True
+        return handles_played(result, resolve(self.arm.data.tasks)) >= self.handles  # played again on fewer?
 
     @property
     def asked(self) -> list[str]:
@@ -131,11 +136,18 @@ class Job:
         return max(1, self.handles // 4)
 
 
-def handles_played(result: Path) -> int:
-    """Start states of each task that an evaluation has played; none where there is no such file."""
+def handles_played(result: Path, names: Sequence[str]) -> int:
+    """Start states of each of these tasks that an evaluation has played; none where there is no such file.
+
+    Raises:
+        UserError: it is something else.
+    """
     if not result.exists():
         return 0
-    return min(row["n"] for row in read_json(result, "an evaluated run", "delete it")["tasks"].values())
+    rows = read_json(result, "an evaluated run", "delete it")
+    if not isinstance(rows, dict) or not isinstance(rows.get("tasks"), dict) or not isinstance(rows.get("handles"), list):
+        raise UserError(f"{result} is not that of an evaluated run; delete it")
+    return min(rows["tasks"][name]["n"] if name in rows["tasks"] else 0 for name in names)
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,14 @@ def known_speeds(runs: Path) -> dict[tuple[str, int, int, int], float]:
     """Seconds of a step of every kind of arm that has ever been trained here; the median over its runs."""
     seen: dict[tuple[str, int, int, int], list[float]] = {}
     for path in [*runs.glob("*/metrics.csv"), *runs.glob("stages/*/metrics.csv")]:
-        rows = list(csv.DictReader(path.open()))
         try:
+            rows = list(csv.DictReader(path.open()))
             arm = config.load(path.parent / "config.yaml")
-        except UserError:  # of another version
+            step, took = (float(rows[-1][name]) for name in ("step", "seconds")) if rows else (0.0, 0.0)
+        except (UserError, KeyError, ValueError, TypeError):  # of another version, or of something else
             continue
-        if rows and float(rows[-1]["step"]) > 0:
-            seen.setdefault(kind(arm), []).append(float(rows[-1]["seconds"]) / float(rows[-1]["step"]))
+        if step > 0:
+            seen.setdefault(kind(arm), []).append(took / step)
     return {key: statistics.median(values) for key, values in seen.items()}
 
 

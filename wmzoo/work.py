@@ -33,7 +33,7 @@ def work(job: Job) -> None:
         if job.done:
             return
         start, before, names = time.monotonic(), known(folder), resolve(job.arm.data.tasks)
-        if "play" in job.measures and plays(folder) and handles_played(folder / "eval.json") < job.handles:
+        if "play" in job.measures and plays(folder) and handles_played(folder / "eval.json", names) < job.handles:
             rollout.evaluate(folder, names, job.handles, processes=1)
         if "play" in job.measures and plays(folder):
             rollout.film(folder, names)
@@ -46,7 +46,7 @@ def work(job: Job) -> None:
             world.evaluate(folder, job.elsewhere, count=job.windows)
         if "shift" in job.measures and plays(folder):
             for shift in every_shift(names):
-                if handles_played(folder / f"eval-{shift}.json") < job.shifted:
+                if handles_played(folder / f"eval-{shift}.json", names) < job.shifted:
                     rollout.evaluate(folder, names, job.shifted, processes=1, videos=False, shift=shift)
         if "probe" in job.measures and has_latent_actions(folder):
             probe.probe(folder)
@@ -55,6 +55,7 @@ def work(job: Job) -> None:
             "arm": job.arm.name,
             "seed": job.arm.seed,
             "measured": list(dict.fromkeys([*kept, *job.asked])),
+            "plays": before.get("plays", (folder / "eval.json").exists()) or ("play" in job.measures and plays(folder)),
             "seconds": {"train": trained_seconds(folder), "measure": round(measuring, 1)},
             "peak_bytes": max(peak_memory(), before.get("peak_bytes", 0)),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
