@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from wmzoo import cli, registry, world
-from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sampled, sentences, table, windows
+from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sentences, table, windows
 from wmzoo.config import Experiment, load, parts
 from wmzoo.errors import UserError
 from wmzoo.experiments import feature_space
@@ -26,7 +26,7 @@ from wmzoo.interfaces import Encoder, Residuals
 from wmzoo.models import backbones, vit_mae
 from wmzoo.report import foresight, worlds
 from wmzoo.run import train
-from wmzoo.stats import by_episode, clustered
+from wmzoo.stats import by_episode
 from wmzoo.study import Job
 from wmzoo.subject import subject
 from wmzoo.work import work
@@ -71,24 +71,6 @@ def test_where_all_windows_change_alike_nothing_is_perfect() -> None:
     """No window changes more than the median one: then all count, and an error of a half of what a copy is off by is a half."""
     values = {"l1": np.array([1.0, 1.0]), "copied": np.array([2.0, 2.0])}
     assert line(values, np.array([0, 1]), np.array([0, 1]))["moving_ratio"] == 0.5
-
-
-def test_clustered_by_hand_and_by_simulation() -> None:
-    """Ratios of sums; windows of an episode come together, so ten copies of each window change nothing; 95% cover the truth."""
-    rng = np.random.default_rng(0)
-    x, episode = rng.normal(size=(1, 30)), np.arange(30)
-    once = clustered(x, np.ones(30), np.zeros(30, int), episode)
-    tenfold = clustered(np.repeat(x, 10, axis=1), np.ones(300), np.zeros(300, int), np.repeat(episode, 10))
-    assert once == pytest.approx(tenfold)
-    assert once[0] == pytest.approx(x.mean())
-    hits = 0
-    for draw in range(300):
-        x = 1 + rng.normal(size=(1, 40)).repeat(3, axis=1)
-        _, low, high = clustered(x, np.ones(120), np.zeros(120, int), np.arange(40).repeat(3), draws=400, seed=draw)
-        hits += low <= 1 <= high
-    assert 0.90 <= hits / 300 <= 0.98
-    with pytest.raises(UserError, match="no windows"):
-        clustered(np.zeros((1, 0)), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
 
 
 @pytest.mark.slow
@@ -211,11 +193,11 @@ def test_another_feature_space_in_words() -> None:
 
 
 def test_episodes_take_the_place_of_handles() -> None:
-    """Windows of an episode are averaged; tasks with unequal numbers of episodes become one."""
+    """Windows of an episode come together, by their number; tasks with unequal numbers of episodes become one."""
     values, episode = np.array([[1.0, 3.0, 5.0, 7.0]]), np.array([4, 4, 2, 9])
-    assert by_episode(values, np.array([0, 0, 0, 1]), episode).tolist() == [[[5.0, 2.0, 7.0]]]
+    assert by_episode(values, np.array([0, 0, 0, 1]), episode).tolist() == [[[4.75, 1.0, 6.25]]], "4 + (7 - 4) x 3 / 4, ..."
     assert by_episode(values, np.array([0, 1, 1, 0]), np.array([8, 4, 2, 9])).tolist() == [[[1.0, 7.0], [5.0, 3.0]]]
-    assert by_episode(values[:, :3], np.array([1, 1, 0]), episode[:3]).tolist() == [[[5.0, 2.0]]]
+    assert by_episode(values[:, 1:3], np.array([1, 0]), episode[1:3]).tolist() == [[[5.0, 3.0]]]
 
 
 def test_a_difference_of_errors_by_hand() -> None:
@@ -395,7 +377,6 @@ def test_skill_over_seeds_by_hand() -> None:
     assert part["mean"] == pytest.approx(0.5)
     alone = _interval(mine[:1], "l1", "copied")  # two episodes at .25 and .75: half width 12.706 x .25
     assert alone["low"] == pytest.approx(0.5 - 12.706 * 0.25, abs=1e-3)
-    assert sampled(np.ones((1, 1, 1))).interval() == (-np.inf, np.inf)
 
 
 def test_a_broken_file_of_windows_is_one_line(tmp_path: Path) -> None:

@@ -205,3 +205,12 @@ def test_paired_difference(tmp_path: Path) -> None:
         for folder, seed in zip(runs, seeds, strict=True):
             (folder / "config.yaml").write_text(dump(replace(self_contained(registry.arm("policy", "tiny")), seed=seed)))
     assert difference(mine, theirs[::-1]) == result, "by their seeds, not by their places: study folders are called after hashes"
+    assert "these networks" in difference_table(result)
+    with pytest.raises(UserError, match="named twice"):
+        together([mine[0], mine[1], mine[0]])
+    (mine[1] / "config.yaml").write_text((mine[0] / "config.yaml").read_text())
+    with pytest.raises(UserError, match="have the same training seed, 0"):
+        difference(mine, theirs)
+    (mine[1] / "config.yaml").write_text(dump(replace(self_contained(registry.arm("policy", "tiny")), seed=1, name="other")))
+    with pytest.raises(UserError, match="differ in more than the training seed"):
+        together(mine)

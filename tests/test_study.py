@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wmzoo import config, launch, records, registry, report, work
+from wmzoo import cli, config, launch, records, registry, report, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import read_json, write_json
@@ -38,6 +38,9 @@ SMALL = Study(
     seeds=(0, 1),
     handles=4,
 )
+SIZES = {"width": 1, "depth": 0, "context": 1, "out": 1, "horizon": 1, "action": 1, "state": 1, "image": 1, "views": 1, "history": 1}
+NORMALISER = {name: [0.0] for name in ("action_low", "action_high", "state_mean", "state_std")}
+FACTS = {"data": {"toy-red": "0"}, "instructions": {}, "sizes": {**SIZES, "embodiments": 1}, "normaliser": NORMALISER}  # of an export
 
 
 def plan(toy_data: Path, runs: Path, what: Study = SMALL, changes: dict[str, Any] | None = None) -> Plan:
@@ -118,6 +121,40 @@ def test_every_study_names_arms_and_fields_that_exist(name: str) -> None:
         assert list(experiments(replace(study(name, scale), seeds=(0,)), scale, {}))
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("study low_data --seeds", "--seeds needs a value"),
+        ("study low_data --rows --plan", "--rows needs a value"),
+        ("study low_data --seeds 4294967296", "--seeds must be from 0 to 2147483647"),
+        ("study low_data --change seed=7", "say --seeds 0 1 2"),
+        ("study low_data --change name=../evil", "--name is part of the name of a folder"),
+        ("cell nowhere --handles -1", "--handles must be at least 1"),
+        ("power --spread 0.9 --seeds 2", "show no difference of rates"),
+    ],
+)
+def test_wrong_words_are_one_line(words: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wmzoo.study.gather", lambda *_: None)
+    with pytest.raises(UserError, match=hint):
+        cli.dispatch(words.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.dispatch(["study", "quick", "--scale", "tiny", "--plan"])
+    assert "not recorded yet; without --plan" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_slurm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_engine", lambda _: None)
+    monkeypatch.setattr(launch.shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match="no SLURM here: srun is not found"), launch.launcher("slurm", 1, 1, "auto"):
+        pass
+
+
 def test_what_does_not_exist_is_one_line_with_a_hint(toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown study 'quik'; did you mean 'quick'"):
         study("quik")
@@ -175,7 +212,7 @@ class Fake:
         if folder.name in self.broken:
             future.set_result("exit code 1: out of memory")
             return future
-        write_json(folder / "export" / "policy.json", {"data": {"toy-red": "0"}})
+        write_json(folder / "export" / "policy.json", FACTS)
         if "--measures" in words:
             handles = int(words[words.index("--handles") + 1])
             measured = [f"play {handles}"]
@@ -247,14 +284,15 @@ def test_a_world_model_is_asked_again_where_the_answer_would_differ(tmp_path: Pa
     asked: list[tuple[str, int]] = []
 
     def leave(folder: Path, **fields: Any) -> None:
-        write_json(folder / "world.json", {"feature_space": "own", "data": {}, "n": 256, **fields})
+        write_json(folder / "world.json", {"kind": "world model", "feature_space": "own", "data": {}, "n": 256, **fields})
+        (folder / "world.npz").touch()
 
     def evaluate(folder: Path, count: int, space: Path | None) -> None:
         asked.append((space.name if space else "", count))
         leave(folder, n=count, asked=count, **({"space": space.name} if space else {}))
 
     job = Job(tmp_path / "cell", registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("foresee",), 4)
-    write_json(job.folder / "export" / "policy.json", {})
+    write_json(job.folder / "export" / "policy.json", FACTS)
     (job.folder / "metrics.csv").write_text("step,seconds\n1,2.0\n")
     monkeypatch.setattr(work, "foresees", lambda _: True)
     monkeypatch.setattr(work.world, "evaluate", evaluate)
@@ -266,7 +304,16 @@ def test_a_world_model_is_asked_again_where_the_answer_would_differ(tmp_path: Pa
     assert asked == [("one", 256), ("two", 256)], "its own space was measured before"
     work.work(replace(job, windows=300))
     assert asked[-1] == ("", 300)
-    assert read_json(job.folder / "cell.json", "")["measured"] == ["foresee 300"]
+    facts = read_json(job.folder / "cell.json", "")
+    assert (facts["measured"], facts["files"], facts["data"]) == (["foresee 300"], ["world.json", "world.npz"], {"toy-red": "0"})
+    again = replace(job, windows=300)
+    assert again.done
+    leave(job.folder, n=8, asked=8)  # by hand, as `wmzoo eval --windows 8` does
+    assert not again.done
+    work.work(again)
+    assert again.done
+    (job.folder / "world.npz").unlink()
+    assert not again.done
 
 
 def test_a_folder_with_another_run_is_refused(toy_data: Path, tmp_path: Path) -> None:
@@ -306,7 +353,7 @@ def test_more_handles_are_asked_for_again(tmp_path: Path) -> None:
     [("cell.json", "[]"), ("cell.json", '{"seconds": 1}'), ("eval.json", "[]"), ("eval.json", '{"tasks": 3, "handles": []}')],
 )
 def test_a_foreign_result_in_a_cell_is_named(name: str, text: str, tmp_path: Path) -> None:
-    write_json(tmp_path / "cell.json", {"measured": ["play 10"], "plays": True})
+    write_json(tmp_path / "cell.json", {"measured": ["play 10"]})
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=rf"{name} is not that of .*; delete it"):
         assert Job(tmp_path, registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("play",), 10).done
@@ -314,7 +361,7 @@ def test_a_foreign_result_in_a_cell_is_named(name: str, text: str, tmp_path: Pat
 
 def test_a_cell_whose_outcomes_are_lost_is_played_again(tmp_path: Path) -> None:
     """Whole, or one task of it; a world model has none."""
-    write_json(tmp_path / "cell.json", {"measured": ["play 1"], "plays": True})
+    write_json(tmp_path / "cell.json", {"measured": ["play 1"], "files": ["eval.json"]})
     job = Job(tmp_path, registry.arm("policy", "tiny"), (), ("policy", "", "0"), ("play",), 1)
     assert not job.done
     write_json(tmp_path / "eval.json", summary([Played("toy-red", 0, True, 9, 3.0)]))
@@ -322,7 +369,7 @@ def test_a_cell_whose_outcomes_are_lost_is_played_again(tmp_path: Path) -> None:
     write_json(tmp_path / "eval.json", summary([Played(task, 0, True, 9, 3.0) for task in ("toy-red", "toy-blue")]))
     assert job.done
     (tmp_path / "eval.json").unlink()
-    write_json(tmp_path / "cell.json", {"measured": ["play 1"], "plays": False})
+    write_json(tmp_path / "cell.json", {"measured": ["play 1"], "files": []})
     assert job.done
 
 
@@ -419,7 +466,7 @@ def played_as(plan: Plan, rates: dict[str, float], seeds: tuple[str, ...] = ("0"
             write_json(job.folder / "eval.json", summary(handles))
             facts = {"measured": job.asked, "seconds": {"train": 60.0}, "peak_bytes": 1e9}
             write_json(job.folder / "cell.json", facts)
-            write_json(job.folder / "export" / "policy.json", {"data": {"toy-red": "0123"}})
+            write_json(job.folder / "export" / "policy.json", FACTS)
 
 
 def test_rates_differences_and_missing_cells(toy_data: Path, tmp_path: Path) -> None:
@@ -484,6 +531,35 @@ def test_a_cell_that_was_played_again_on_fewer_start_states_is_not_done(toy_data
     write_json(job.folder / "eval.json", summary([Played(task, 0, True, 9, 3.0) for task in ("toy-red", "toy-blue")]))
     assert not job.done
     assert find(what, {}, {}).lines[0].missing == 1
+
+
+def test_what_latent_actions_know_is_a_table(toy_data: Path, tmp_path: Path) -> None:
+    """One line for a seed, with its interval and n; a seed that is missing, and an arm without latent actions, are said to be."""
+    what = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}, measures=("play", "probe"), seeds=(0, 1)))
+    played_as(what, {"policy": 0.5, "flare": 0.5}, seeds=("0",))
+    line = {"value": 0.5, "interval": [0.25, 0.75]}
+    both = {"ridge": {"within": {"mean": line, "pooled": {"value": 0.9, "interval": None}}}}
+    result = {"probes": {"latent": both, "random encoder": both}, "codes": {"in_use": 0.25, "codes": 64}, "attention": None,
+              "reconstruction": {"moving": line}, "halfway": {}, "validation": {"n": 9, "episodes": 3}}  # fmt: skip
+    write_json(what.cells[1].folder / "probe.json", result)
+    rows = report.latents(find(what, {}, {})).rows
+    assert rows[0][:3] == ("policy", "-", "1 of 2 cells missing")
+    assert rows[1] == ("flare", "-", "0", "0.500 [0.250, 0.750]", "0.900", "0.500 [0.250, 0.750]", "25% of 64", "0.500 [0.250, 0.750]",
+                       "n/a", "n/a", "n/a", "9 windows of 3 episodes")  # fmt: skip
+    assert rows[2][:3] == ("flare", "-", "1 of 2 cells missing")
+    assert "latents" in [table.name for table in report.tables(find(what, {}, {}))]
+
+
+def test_shifts_count_the_start_states_of_the_study(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four handles of each task unchanged, one of each under a change, although more were played by hand."""
+    what = plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy")}, handles=4, measures=("play", "shift"), seeds=(0,)))
+    job = what.cells[0]
+    played_as(what, {"policy": 0.5})
+    more = [Played(task, i, i == 0, 9, 3.0) for task in ("toy-red", "toy-blue") for i in range(3)]
+    monkeypatch.setattr(report, "every_shift", lambda _: ("light-1", "light-2"))
+    write_json(job.folder / "eval-light-1.json", summary(more))
+    (row, *_) = report.shifts(find(what, {}, {})).rows
+    assert (row[2][:3], row[3][:3], row[4]) == ("2/2", "2/2", "not run")
 
 
 def test_what_is_gained_in_dreams_is_drawn_between_its_marks(toy_data: Path, tmp_path: Path) -> None:
@@ -742,7 +818,7 @@ def test_a_plan_only(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.steps"])
     with pytest.raises(UserError, match=r"--change: .*lists are written \[a, b\]"):
         dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.steps=[1"])
-    with pytest.raises(UserError, match="--seeds must be 0 or more, not -1"):
+    with pytest.raises(UserError, match="--seeds must be from 0 to 2147483647, not -1"):
         dispatch(["study", "quick", "--scale", "tiny", "--seeds", "-1"])
     with pytest.raises(UserError, match="unknown field of optim 'step'"):
         dispatch(["study", "quick", "--scale", "tiny", "--change", "optim.step=3"])

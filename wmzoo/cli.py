@@ -20,6 +20,7 @@ from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
+MANY = ("--tasks", "--seeds", "--rows", "--settings", "--change", "--against", "--elsewhere")
 Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
 Launcher = Literal["local", "ray", "slurm"]
 
@@ -300,7 +301,7 @@ def study(
     from .launch import launcher as started
     from .launch import run
     from .report import write
-    from .study import Study, gather, planned, restricted
+    from .study import Study, gather, missing_data, planned, restricted
     from .study import study as named
     from .watch import Watcher, outline
 
@@ -309,6 +310,9 @@ def study(
     asked = {"scale": scale, "seeds": seeds, "rows": rows, "settings": settings, "change": change}
     for flag, value in (("--processes", processes), ("--threads", threads), ("--episodes", episodes)):
         _positive(flag, value)
+    if plan and (lacking := missing_data(chosen, scale, changes)):
+        names = ", ".join(dict.fromkeys(task for _, task in lacking))
+        return print(f"{names}: not recorded yet; without --plan {episodes} episodes of each are, and then this is planned")
     gather(chosen, scale, changes, episodes, processes)
     what = planned(name, chosen, Path(runs), scale, changes)
     print(outline(what, Path(runs), processes))
@@ -343,9 +347,11 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
 
     where = Path(runs) / "studies" / name / "asked.json"
     asked = read_json(where, "a study that was begun", f"type: wmzoo study {name}")
-    seeds, rows, settings = (tuple(asked[key]) for key in ("seeds", "rows", "settings"))
-    chosen = restricted(named(name, asked["scale"]), seeds, rows, settings)
-    what = planned(name, chosen, Path(runs), asked["scale"], _changes(tuple(asked["change"])))
+    try:
+        scale, seeds, rows, settings, change = asked["scale"], *(tuple(asked[key]) for key in ("seeds", "rows", "settings", "change"))
+    except (KeyError, TypeError):
+        raise UserError(f"{where} is not that of a study; delete it and type: wmzoo study {name}") from None
+    what = planned(name, restricted(named(name, scale), seeds, rows, settings), Path(runs), scale, _changes(change))
     print(f"report: {written(what, Path(runs), {}, {})}")
     if write:
         publish(what, Path(runs), Path(write))
@@ -370,6 +376,8 @@ def _changes(words: tuple[str, ...]) -> dict[str, Any]:
     pairs = [word.partition("=") for word in words]
     if bad := [name for name, sign, _ in pairs if not sign]:
         raise UserError(f"--change {bad[0]}: say field=value, such as optim.steps=500")
+    if "seed" in {name for name, _, _ in pairs}:
+        raise UserError("--change seed: every cell has its own; say --seeds 0 1 2")
     try:
         values = {name: yaml.safe_load(value) for name, _, value in pairs}
     except yaml.YAMLError as error:
@@ -405,7 +413,8 @@ def cell(
         raise UserError("--measures transfer and --elsewhere TASKS belong together: say both or neither")
     if tied:
         end_with_standard_input()
-    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, handles, space, windows, elsewhere))
+    counts = _positive("--handles", handles), space, _positive("--windows", windows)
+    work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, *counts, elsewhere))
 
 
 def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bool = False) -> None:
@@ -458,6 +467,8 @@ def power(
         print(f"a difference of {difference:.2f} takes {needed} training seeds of each arm on {handles} handles")
     else:
         least = detectable(seeds, _positive("--handles", handles), spread, rate, alike)
+        if least >= 1:
+            raise UserError(f"{seeds} training seeds of each arm on {handles} handles show no difference of rates, not even one of 1")
         print(f"{seeds} training seeds of each arm on {handles} handles show a difference of {least:.2f} or more")
 
 
@@ -530,6 +541,9 @@ def _tyro(target: Any, arguments: list[str], **options: Any) -> Any:
     """tyro.cli whose complaints are one line; a function is called only after its words were understood."""
     if {"-h", "--help"} & set(arguments):
         return tyro.cli(target, args=arguments, **options)
+    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if word in MANY and after.startswith("--"):  # an empty list would mean the default
+            raise UserError(f"{word} needs a value")
     heard = io.StringIO()
     deferred = target if isinstance(target, type) else _later(target)
     try:

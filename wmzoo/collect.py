@@ -6,10 +6,11 @@ the clean one, so the policy learns to come back.  Collecting seeds start at 1,0
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,8 +29,24 @@ NOISE = (0.0, 0.1, 0.3)
 LINGER = 8  # steps recorded after success
 
 
-def end_with_parent() -> None:
-    """Let this worker end when the process that started it does, even if that was killed."""
+@contextmanager
+def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this one; where the block fails or is stopped, at once and without a word."""
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it does, even if that was killed; Ctrl-C is that one's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -103,7 +120,7 @@ def _collect_task(name: str, folder: Path, size: int, episodes: int, processes: 
     have = sum(facts["success"] for facts in attempts(folder).values())
     with tqdm(total=max(have, episodes), initial=have, desc=f"{name:22}", unit="ep") as bar:
         if have < episodes:
-            with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+            with workers(processes) as pool:
                 frames = 0
                 for succeeded, length in _fill(pool, processes, name, size, folder, episodes):
                     frames += length

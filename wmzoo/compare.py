@@ -8,13 +8,12 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from . import config
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
-from .stats import CAUTION, SEEDS, Estimate, by_episode, corrected, crossed, verdict
+from .stats import CAUTION, SEEDS, Estimate, corrected, over_windows, verdict
 
 
 def strip(rows: dict[str, np.ndarray]) -> Figure:
@@ -121,13 +120,25 @@ class Measured:
         return self.result.get("space", self.result["feature_space"]) != self.result["feature_space"]
 
 
+def result_of(path: Path, cure: str = "delete it") -> dict[str, Any]:
+    """What a world.json says.
+
+    Raises:
+        UserError: it is not there, or something else.
+    """
+    result = read_json(path, "a measured world model", cure)
+    if not isinstance(result, dict) or not {"kind", "feature_space", "data", "n"} <= result.keys():
+        raise UserError(f"{path} is not that of a measured world model; {cure}")
+    return result
+
+
 def measured(run: Path) -> Measured:
     """Read it.
 
     Raises:
         UserError: it was not evaluated, or is no world model; or a file of it cannot be read.
     """
-    result = read_json(run / "world.json", "an evaluated world model", f"type: wmzoo eval {run}")
+    result = result_of(run / "world.json", f"type: wmzoo eval {run}")
     if result["kind"] != "world model":
         raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
     found = Measured(run, result, windows(run))
@@ -263,21 +274,12 @@ def _over_a_copy(part: Mapping[str, float]) -> dict[str, float]:
 
 
 def _interval(mine: Sequence[Measured], metric: str, scale: str = "") -> dict[str, float]:
-    """Mean over seeds and episodes, with its interval; as a part of the mean of another metric by the delta method."""
-    task, episode = mine[0].stored["task"], mine[0].stored["episode"]
-    values = by_episode(np.stack([one.stored[metric] for one in mine]), task, episode)
-    if scale:
-        whole = by_episode(np.stack([one.stored[scale] for one in mine]), task, episode)
-        part = values.mean() / whole.mean()
-        values = part + (values - part * whole) / whole.mean()
-    estimate = sampled(values)
+    """Mean over seeds and windows, with its interval; or as a part of the mean of another metric."""
+    values, whole = (np.stack([one.stored[name] for one in mine]).astype(float) if name else None for name in (metric, scale))
+    assert values is not None
+    estimate = over_windows(values, mine[0].stored["task"], mine[0].stored["episode"], whole)
     low, high = estimate.interval()
     return {"mean": estimate.mean, "low": low, "high": high}
-
-
-def sampled(values: Float[np.ndarray, "seeds tasks episodes"]) -> Estimate:
-    """`crossed`, also of one seed and one episode, of which nothing is sure."""
-    return crossed(values) if values.shape[0] > 1 or values.shape[2] > 1 else Estimate(float(values.mean()), float("inf"), 1.0)
 
 
 def _frames(rows: Mapping[str, Sequence[Measured]]) -> dict[str, np.ndarray]:
@@ -326,7 +328,7 @@ def nearer(pairs: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarr
         metrics: name of the error in both, or in the one and in the other.
     """
     gaps = np.stack([ours[metrics[0]] - theirs[metrics[-1]] for ours, theirs in pairs])
-    return sampled(by_episode(gaps, pairs[0][0]["task"], pairs[0][0]["episode"]))
+    return over_windows(gaps, pairs[0][0]["task"], pairs[0][0]["episode"])
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:

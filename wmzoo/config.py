@@ -1,5 +1,6 @@
 """What is an arm made of?  A tree of frozen dataclasses: built, printed, overridden, saved as YAML and read back."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
@@ -152,6 +153,8 @@ def check(arm: Experiment) -> None:
             raise UserError(
                 f"--{key.replace('_', '-')} must be {f'from {low} to {high}' if high < inf else f'at least {low}'}, not {values[key]}"
             )
+    if not re.fullmatch(r"[\w.-]*\w", arm.name):
+        raise UserError(f"--name is part of the name of a folder: letters, digits, dots and dashes, not {arm.name!r}")
     if not all(0 <= beta < 1 for beta in arm.optim.betas):
         raise UserError(f"--optim.betas are from 0 to below 1, not {' '.join(map(str, arm.optim.betas))}")
     for term, weight in arm.weights.items():

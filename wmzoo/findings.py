@@ -177,7 +177,11 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
 
 
 def played(job: Job, count: int = 0, result: str = "eval.json") -> dict[str, np.ndarray]:
-    """Successes of a cell on the study's handles, or on the first `count` of each task, by task; nothing where nothing plays."""
+    """Successes of a cell on the study's handles, or on the first `count` of each task, by task; nothing where nothing plays.
+
+    Args:
+        result: the file that has them.
+    """
     path = job.folder / result
     if not {"play", "shift"} & set(job.measures) or not path.exists():
         return {}

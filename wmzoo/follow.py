@@ -28,7 +28,7 @@ from .files import write_json
 from .finished import load_hybrid, seen
 from .interfaces import Cost, Planner, Sizes, Task, View, WorldModel
 from .kernels import bf16_is_fast
-from .rollout import Handle, Played, crew, handles, play, summary
+from .rollout import Handle, Played, crew, handles, of_one_robot, play, summary
 
 Goal = Literal["film", "last"]
 
@@ -149,8 +149,9 @@ def evaluate(
         UserError: as `follower`.
     """
     how = planner, goal, knots, execute
-    follower(run, *how)
-    todo = handles(names or tuple(load_hybrid(run)[2]["tasks"]), count)
+    agent, trained = follower(run, *how), tuple(load_hybrid(run)[2]["tasks"])
+    of_one_robot(run, names, trained, agent.sizes)
+    todo = handles(names or trained, count)
     with crew(processes) as each:
         playing = each(partial(_follow_one, str(run), how), todo)
         outcomes = list(tqdm(playing, total=len(todo), desc="following", unit="ep"))

@@ -24,7 +24,7 @@ from .features import frame_tokens
 from .interfaces import Aligned, Encoder, WorldModel
 from .question import Question
 from .regress import by_ridge, fifth
-from .stats import clustered
+from .stats import over_windows
 
 
 class Implicit(WorldModel):
@@ -142,6 +142,6 @@ def own(model: Implicit, batches: list[Batch], task: np.ndarray, episode: np.nda
     result: dict[str, Any] = {"n": len(task), "steps": model.horizon}
     for name, parts in columns.items():
         values = torch.cat(parts).double().numpy()
-        mean, low, high = clustered(values[None], np.ones(len(values)), task, episode)
-        result |= {name: mean, f"{name}_interval": [round(low, 4), round(high, 4)]}
+        estimate = over_windows(values[None], task, episode)
+        result |= {name: estimate.mean, f"{name}_interval": [round(end, 4) for end in estimate.interval()]}
     return result

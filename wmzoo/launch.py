@@ -5,6 +5,7 @@ memory ends nothing else.  On other machines that folder must be shared.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from .study import Job, Plan
 State = Literal["waiting", "queued", "running", "done", "failed", "not run"]
 Submit = Callable[[list[str], Path], "Future[str]"]  # words after `wmzoo`, where to write what it says -> what went wrong, or ""
 Launcher = Literal["local", "ray", "slurm"]
-RUNNING: set["subprocess.Popen[bytes]"] = set()  # of this process
+RUNNING: dict[object, Callable[[], object]] = {}  # what this process has begun, and how to end it
 
 
 def run(what: Plan, submit: Submit, told: Callable[[dict[Path, State], dict[Path, str]], None]) -> dict[Path, str]:
@@ -94,9 +95,9 @@ def call(words: list[str], log: Path, threads: int, home: Path) -> str:
             [sys.executable, "-m", "wmzoo", *words], cwd=home, stdin=subprocess.PIPE, stdout=heard, stderr=heard, env=environment,
             start_new_session=True,
         )  # fmt: skip
-        RUNNING.add(told)
+        RUNNING[told] = told.kill
         code = told.wait()
-        RUNNING.discard(told)
+        del RUNNING[told]
     if code == 0:
         return ""
     lines = log.read_bytes()[start:].decode(errors="replace").replace("\r", "\n").split("\n")
@@ -124,8 +125,8 @@ def launcher(kind: Launcher, processes: int, threads: int, address: str) -> Iter
             yield start(pool, processes, threads, address)
         finally:  # stopped in the middle: nothing else is begun, what runs is ended and resumes the next time
             pool.shutdown(wait=False, cancel_futures=True)
-            for job in list(RUNNING):
-                job.kill()
+            for end in list(RUNNING.values()):
+                end()
 
 
 def _local(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -> Submit:
@@ -145,14 +146,21 @@ def _ray(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -
 
 
 def _slurm(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -> Submit:
-    submitit = _engine("submitit")
-    executor: Any = submitit.AutoExecutor(folder=Path("runs/slurm"), cluster="local" if address == "local" else "slurm")
-    executor.update_parameters(cpus_per_task=threads, timeout_min=24 * 60)
+    submitit, cluster = _engine("submitit"), "local" if address == "local" else "slurm"
+    if cluster == "slurm" and not shutil.which("srun"):
+        raise UserError("no SLURM here: srun is not found; type this where jobs are submitted, or say --address local")
 
-    def submit(words: list[str], log: Path) -> "Future[str]":
-        return pool.submit(lambda: executor.submit(call, words, log.resolve(), threads, Path.cwd()).result())
+    def waited(words: list[str], log: Path) -> str:
+        executor: Any = submitit.AutoExecutor(folder=log.parent / "slurm", cluster=cluster)
+        executor.update_parameters(cpus_per_task=threads, timeout_min=24 * 60)
+        job = executor.submit(call, words, log, threads, Path.cwd())
+        RUNNING[job] = job.cancel
+        try:
+            return job.result()
+        finally:
+            del RUNNING[job]
 
-    return submit
+    return lambda words, log: pool.submit(waited, words, log.resolve())
 
 
 def _engine(name: str) -> Any:

@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from . import registry
-from .compare import measured, nearer, sampled, windows
+from .compare import measured, nearer, result_of, scored, windows
 from .config import Scale
 from .errors import UserError
 from .files import read_json
 from .findings import played
-from .stats import SEEDS, Estimate, by_episode, corrected, paired
+from .stats import SEEDS, Estimate, corrected, over_windows, paired
 from .study import Job, Plan, missing_data, planned, restricted, study
 from .tables import Table
 from .world import named
@@ -183,9 +183,9 @@ def errors(rows: Rows) -> Found | None:
     """
     stored: list[list[Mapping[str, np.ndarray]]] = []
     for jobs in rows:
-        kind = read_json(jobs[0].folder / "world.json", "a measured world model")["kind"]
+        kind = result_of(jobs[0].folder / "world.json")["kind"]
         stored.append([windows(job.folder) if kind == "autoencoder" else measured(job.folder).stored for job in jobs])
-    return _nearer(rows, stored)
+    return _nearer(rows, stored, "world")
 
 
 def transferred(rows: Rows) -> Found | None:
@@ -194,14 +194,19 @@ def transferred(rows: Rows) -> Found | None:
     Raises:
         UserError: as `errors`.
     """
-    return _nearer(rows, [[windows(job.folder, named(job.elsewhere)) for job in jobs] for jobs in rows])
+    name = named(rows[0][0].elsewhere)
+    return _nearer(rows, [[windows(job.folder, name) for job in jobs] for jobs in rows], name)
 
 
-def _nearer(rows: Rows, stored: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> Found | None:
-    first = stored[0][0]
+def _nearer(rows: Rows, stored: Sequence[Sequence[Mapping[str, np.ndarray]]], name: str) -> Found | None:
+    first, told = stored[0][0], scored(result_of(rows[0][0].folder / f"{name}.json"))
     for job, one in ((job, one) for jobs, each in zip(rows, stored, strict=True) for job, one in zip(jobs, each, strict=True)):
-        if any(not np.array_equal(one[name], first[name]) for name in ("task", "episode")):
+        if any(not np.array_equal(one[key], first[key]) for key in ("task", "episode")):
             raise UserError(f"{job.folder} and {rows[0][0].folder} were asked about other windows; measure both alike")
+        if scored(result_of(job.folder / f"{name}.json")) != told:
+            raise UserError(
+                f"{job.folder} and {rows[0][0].folder} were measured in other feature spaces or on other data; measure both alike"
+            )
     ahead = rows[0][0].arm.data.horizon
     ways = [f"{way}/{ahead}/l1" for way in ("prediction", "own latent", "no latent")]
     ours, theirs = (next((way for way in ways if all(way in one for one in each)), "") for each in stored)
@@ -214,7 +219,7 @@ def _nearer(rows: Rows, stored: Sequence[Sequence[Mapping[str, np.ndarray]]]) ->
 
 def operations(rows: Rows) -> Found:
     """Their operations less ours, in billions, of one prediction a chunk ahead; counted, so there is no doubt."""
-    ours, theirs = (read_json(jobs[0].folder / "world.json", "a measured world model")["cost"]["GFLOP"] for jobs in rows)
+    ours, theirs = (result_of(jobs[0].folder / "world.json")["cost"]["GFLOP"] for jobs in rows)
     return Found(Estimate(theirs - ours, 0.0, 1.0), f"ours {ours:.2f} GFLOP a prediction, encoder apart", SEEDS)
 
 
@@ -225,7 +230,7 @@ def order(rows: Rows) -> Found | None:
         return None
     nearest = np.stack([(each["order/noisy"] == 0).astype(float) - (each["order/noise"] == 0) for each in stored])
     n = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
-    return Found(sampled(by_episode(nearest, stored[0]["task"], stored[0]["episode"])), n, len(stored))
+    return Found(over_windows(nearest, stored[0]["task"], stored[0]["episode"]), n, len(stored))
 
 
 def probed(rows: Rows) -> Found | None:

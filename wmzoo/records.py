@@ -14,7 +14,8 @@ from .errors import UserError
 from .files import write_atomically
 from .study import Plan
 
-MEASURED = ("cell.json", "eval*.json", "probe.json", "world*.json", "world*.npz")
+RESULTS = ("eval*.json", "probe.json", "world*.json", "world*.npz")
+MEASURED = ("cell.json", *RESULTS)
 BEGUN = ("cell.json", "last.ckpt", "export")  # a run that has one of them is left alone
 KEPT = ("config.yaml", "metrics.csv", *MEASURED)
 
@@ -55,6 +56,11 @@ def forget(folder: Path) -> None:
     """Remove what was measured with weights that are not there: whoever trains the run again measures it again."""
     for path in _kept(folder, MEASURED):
         path.unlink()
+
+
+def results(folder: Path) -> list[Path]:
+    """The files in which measurements of a cell lie."""
+    return list(_kept(folder, RESULTS))
 
 
 def _kept(folder: Path, patterns: tuple[str, ...] = KEPT) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Which arm is better, by how much, how sure is that, and at what cost?  One page that opens from the disk, and its tables as text.
 
 runs/studies/NAME/report.html                       everything inside: pictures, films, styles; no request leaves the page
-runs/studies/NAME/{success,differences,worlds,claims,cost,cells}.{md,tex,csv}
+runs/studies/NAME/{success,differences,worlds,latents,shift,claims,cost,cells}.{md,tex,csv}
 runs/studies/NAME/asked.json                        the options of the command that was given last
 """
 
@@ -25,11 +25,12 @@ from . import __version__, compare, ledger, registry
 from .errors import UserError
 from .files import read_between, read_json, text_hash, write_atomically, write_between
 from .findings import Findings, Line, Rate, curves, find, played, sentence
+from .finished import facts_of
 from .launch import State
 from .probe import table as probe_table
 from .records import keep
 from .stats import SEEDS, verdict, wilson
-from .study import Plan
+from .study import Job, Plan
 from .tables import Table, saved
 from .tasks import every_shift
 
@@ -64,7 +65,7 @@ def success(found: Findings) -> Table:
     for line in found.lines:
         count = "not run" if line.rate is None else f"{', '.join(map(str, line.by_seed))} of {line.rate.n // len(line.by_seed)}"
         waiting = f"{line.missing} of {len(line.jobs)} cells missing" if line.missing else ""
-        by_task = [f"{line.tasks[name].mean:.2f}" if name in line.tasks else "not run" for name in names]
+        by_task = [f"{rate.mean:.2f} of {rate.n}" if (rate := line.tasks.get(name)) else "not run" for name in names]
         middle = "not run" if line.iqm is None else "{:.2f} [{:.2f}, {:.2f}]".format(*line.iqm)
         rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
     head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
@@ -132,16 +133,52 @@ def shifts(found: Findings) -> Table:
     for line in found.lines:
         told = []
         for name in names:
-            results = [read_json(p, "an evaluated run") for job in line.done if (p := job.folder / f"eval-{name}.json").exists()]
-            good, n = sum(r["all"]["successes"] for r in results), sum(r["all"]["n"] for r in results)
-            low, high = wilson(good, n) if n else (0.0, 0.0)
-            told.append(f"{good}/{n} [{low:.2f}, {high:.2f}]" if n else "not run")
-        plain = [played(job, job.shifted) for job in line.done]
-        good, n = (int(sum(f(row) for table in plain for row in table.values())) for f in (np.sum, np.size))
-        low, high = wilson(good, n) if n else (0.0, 0.0)
-        rows.append((line.label, line.setting or "-", f"{good}/{n} [{low:.2f}, {high:.2f}]" if n else "not run", *told))
+            told.append(counted([played(job, job.shifted, f"eval-{name}.json") for job in line.done]))
+        rows.append((line.label, line.setting or "-", counted([played(job, job.shifted) for job in line.done]), *told))
     note = "Each change by itself, at strengths 1 to 3, and none, all from the same start states; Wilson's intervals, blind to seeds."
     return Table("shift", ("arm", "setting", "unchanged", *names), tuple(rows), note)
+
+
+def counted(outcomes: Sequence[Mapping[str, np.ndarray]]) -> str:
+    """Successes of several runs as one count, with Wilson's interval."""
+    good, n = (int(sum(f(row) for table in outcomes for row in table.values())) for f in (np.sum, np.size))
+    return "not run" if n == 0 else "{}/{} [{:.2f}, {:.2f}]".format(good, n, *wilson(good, n))
+
+
+def latents(found: Findings) -> Table:
+    """What the latent action models know, one line for each training seed, with its interval over episodes."""
+    rows = []
+    for line in found.lines:
+        told = [(job.about[2], probed(job)) for job in line.done if "probe" in job.measures and (job.folder / "probe.json").exists()]
+        rows += [(line.label, line.setting or "-", seed, *cells_) for seed, cells_ in told]
+        if not told or line.missing:
+            rows.append(
+                (line.label, line.setting or "-", f"{line.missing} of {len(line.jobs)} cells missing" if line.missing else "none probed")
+            )
+    head = ("arm", "setting", "seed", "R² of the hand's motion within tasks", "all windows", "all weights random", "codes in use",
+            "painted / copied, where it moves", "half-way frame nearest of 5", "attention near the hand", "uniform", "n")  # fmt: skip
+    note = (
+        "R² of the hand's motion, read off the latent by a ridge; 95% intervals over episodes, of this network alone; chance of 5 is .20."
+    )
+    return Table("latents", head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
+
+
+def probed(job: Job) -> tuple[str, ...]:
+    """What probe.json of a cell says, in words."""
+    result = read_json(job.folder / "probe.json", "a probed run", "delete it")
+
+    def told(line: Mapping[str, Any] | None) -> str:
+        if line is None or line["value"] is None:
+            return "n/a"
+        return f"{line['value']:.3f}" + ("" if line["interval"] is None else " [{:.3f}, {:.3f}]".format(*line["interval"]))
+
+    own, fresh = (result["probes"][name]["ridge"]["within"] for name in ("latent", "random encoder"))
+    codes, looks = result["codes"], result["attention"] or {"share": None, "uniform": None}
+    used = "no codes" if codes is None else f"{codes['in_use']:.0%} of {codes['codes']}"
+    half = next(iter(result.get("halfway", {}).values()), {"nearest": None})["nearest"]
+    measured = (told(own["mean"]), told(own["pooled"]), told(fresh["mean"]), used, told(result["reconstruction"]["moving"]), told(half))
+    n = f"{result['validation']['n']} windows of {result['validation']['episodes']} episodes"
+    return (*measured, told(looks["share"]), told(looks["uniform"]), n)
 
 
 def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mapping[str, str] | None = None) -> Table:
@@ -204,6 +241,7 @@ def tables(found: Findings, foreseen: Sequence["Worlds"] = (), claimed: Sequence
     success_ = [success(found), differences(found)] if any(map(plays, found.lines)) else []
     compared = [world.table for world in foreseen if world.table]
     told = [shifts(found)] if shifted else []
+    told += [latents(found)] if any("probe" in line.jobs[0].measures for line in found.lines) else []
     told += [ledger.table(claimed)] if claimed else []
     return [*success_, *compared, *told, costs(found), cells(found)]
 
@@ -494,7 +532,7 @@ def worlds(found: Findings, folder: Path) -> list[Worlds]:
         for job in line.done:
             path = job.folder / "world.json"
             if path.exists() and "foresee" in job.measures:
-                result = read_json(path, "a measured world model")
+                result = compare.result_of(path)
                 if result["kind"] == "world model":
                     told = compare.scored(result)
                     key = (line.setting, str(told["feature_space"]), text_hash(str(told)))
@@ -517,7 +555,7 @@ def autoencoders(found: Findings) -> list[str]:
     told = []
     for job in (job for line in found.lines for job in line.done if "foresee" in job.measures):
         path = job.folder / "world.json"
-        result = read_json(path, "a measured world model") if path.exists() else {"kind": ""}
+        result = compare.result_of(path) if path.exists() else {"kind": ""}
         if result["kind"] == "autoencoder":
             told.append(compare.table(result))
     return told
@@ -539,8 +577,8 @@ def provenance(plan: Plan, asked: Path) -> dict[str, str]:
     given = [f"--{name} {' '.join(map(repr, v)) if isinstance(v, list) else v}" for name, v in options.items() if v]
     data: dict[str, str] = {}
     for job in plan.cells:
-        if (job.folder / "export" / "policy.json").exists():
-            data |= read_json(job.folder / "export" / "policy.json", "an exported run")["data"]
+        if job.trained:
+            data |= facts_of(job.folder / "export")["data"]
     versions = {name: version(name) for name in ("torch", "lightning", "diffusers", "transformers", "timm", "numpy")}
     return {
         "command": " ".join([f"wmzoo study {plan.name}", *given]),

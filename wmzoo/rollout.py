@@ -5,12 +5,10 @@ serve recipe work alone.  The noise of chunk c of a handle is a function of (han
 handle's outcome does not depend on which other handles are played or by how many processes.
 """
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,12 +18,12 @@ import torch
 from tqdm import tqdm
 
 from . import config, tasks
-from .collect import end_with_parent
+from .collect import workers
 from .errors import UserError
-from .files import read_json, write_json
+from .files import read_json, write_atomically, write_json
 from .finished import Policy
-from .interfaces import Task, View
-from .stats import paired, pooled, verdict, wilson
+from .interfaces import Sizes, Task, View
+from .stats import CAUTION, SEEDS, paired, pooled, verdict, wilson
 
 TUNING = 10_000
 
@@ -125,12 +123,7 @@ def evaluate(
         UserError: the folder holds no policy, or one of another robot.
     """
     policy = Policy.load(folder)
-    for name in (name for name in names if name not in policy.tasks):
-        with closing(tasks.make(name, policy.sizes.image)) as task:
-            numbers, wanted = (len(task.state_names), len(task.action_names)), (policy.sizes.state, policy.sizes.action)
-        if numbers != wanted:
-            has, needs = (f"{state} numbers of state and {action} of action" for state, action in (numbers, wanted))
-            raise UserError(f"{name} has {has}; {folder} was trained on {', '.join(policy.tasks)}, which have {needs}")
+    of_one_robot(folder, names, policy.tasks, policy.sizes)
     todo = handles(names, count, tuning)
     start = time.monotonic()
     with crew(processes) as each:
@@ -149,11 +142,25 @@ def evaluate(
     return result
 
 
+def of_one_robot(folder: Path, names: Sequence[str], known: Sequence[str], sizes: Sizes) -> None:
+    """Have these tasks as many numbers of state and action as those that a run was trained on?
+
+    Raises:
+        UserError: one has not.
+    """
+    for name in (name for name in names if name not in known):
+        with closing(tasks.make(name, sizes.image)) as task:
+            numbers, wanted = (len(task.state_names), len(task.action_names)), (sizes.state, sizes.action)
+        if numbers != wanted:
+            has, needs = (f"{state} numbers of state and {action} of action" for state, action in (numbers, wanted))
+            raise UserError(f"{name} has {has}; {folder} was trained on {', '.join(known)}, which have {needs}")
+
+
 @contextmanager
 def crew(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """What maps a function over its arguments, in order: other processes, or this one if it is to be one; each with one thread."""
     if processes > 1:
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        with workers(processes) as pool:
             yield pool.map
         return
     threads = torch.get_num_threads()
@@ -213,8 +220,9 @@ def together(folders: Sequence[Path]) -> dict[str, Any]:
     """Several training seeds of one arm as one: mean success over the same handles.
 
     Raises:
-        UserError: as in `outcomes_of`.
+        UserError: as in `outcomes_of`, or they are not training seeds of one arm.
     """
+    one_arm(folders)
     tasks = outcomes_of(folders)
     by_seed = {str(folder): float(np.mean([rows[i].mean() for rows in tasks.values()])) for i, folder in enumerate(folders)}
     return {**_lines(tasks, pooled), "runs": by_seed}
@@ -230,7 +238,7 @@ def difference(folders: Sequence[Path], others: Sequence[Path]) -> dict[str, Any
     """
     if len(folders) != len(others):
         raise UserError(f"{len(folders)} runs cannot be paired with {len(others)}: give one run of each arm for each training seed")
-    seeds = [[_seed(folder) for folder in side] for side in (folders, others)]
+    seeds = [one_arm(side) for side in (folders, others)]
     if None not in seeds[0] and len(set(seeds[0])) == len(folders) and set(seeds[0]) == set(seeds[1]):
         folders, others = (sorted(side, key=lambda folder: cast("int", _seed(folder))) for side in (folders, others))
     both = outcomes_of([*folders, *others])
@@ -246,6 +254,25 @@ def _seed(run: Path) -> int | None:
     """The training seed of a run; None where no configuration is there."""
     path = run / "config.yaml"
     return config.load(path).seed if path.exists() else None
+
+
+def one_arm(folders: Sequence[Path]) -> list[int | None]:
+    """The training seeds of runs that differ in nothing else; None where no configuration is there.
+
+    Raises:
+        UserError: they differ in something else, or two have the same seed.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"a run is named twice among {', '.join(map(str, folders))}")
+    seeds = [_seed(folder) for folder in folders]
+    known = [(folder, config.load(folder / "config.yaml")) for folder, seed in zip(folders, seeds, strict=True) if seed is not None]
+    for i, (folder, arm) in enumerate(known):
+        first, other = known[0]
+        if config.dump(replace(arm, seed=0)) != config.dump(replace(other, seed=0)):
+            raise UserError(f"{folder} and {first} differ in more than the training seed; --against compares two arms")
+        if twice := [path for path, before in known[:i] if before.seed == arm.seed]:
+            raise UserError(f"{folder} and {twice[0]} have the same training seed, {arm.seed}")
+    return seeds
 
 
 def _gap(cube: Any) -> tuple[float, float, float]:
@@ -290,8 +317,9 @@ def _rate_lines(result: dict[str, Any]) -> list[str]:
 def difference_table(result: dict[str, Any]) -> str:
     """A paired difference in words; "better" only where the interval leaves out 0."""
     rows = {**result["tasks"], "all": result["all"]}
+    few = f" ({CAUTION})" if len(result["runs"]) < SEEDS else ""
     lines = [
-        f"{name:24} {r['n']:4} pairs {r['rate']:+.2f}  [{r['interval'][0]:+.2f}, {r['interval'][1]:+.2f}]  {verdict(*r['interval'])}"
+        f"{name:24} {r['n']:4} pairs {r['rate']:+.2f}  [{r['interval'][0]:+.2f}, {r['interval'][1]:+.2f}]  {verdict(*r['interval'])}{few}"
         for name, r in rows.items()
     ]
     pairs = "\n".join(f"{name}: {value:+.2f}" for name, value in result["runs"].items())
@@ -302,7 +330,12 @@ def _save_film(path: Path, frames: np.ndarray | None) -> None:
     import imageio.v3 as imageio
 
     assert frames is not None
-    path.parent.mkdir(exist_ok=True)
     side = -(-frames.shape[1] // 16) * 16
     padded = np.pad(frames, ((0, 0), (0, side - frames.shape[1]), (0, side - frames.shape[2]), (0, 0)))
-    imageio.imwrite(path, np.repeat(np.repeat(padded, 2, 1), 2, 2), fps=20, codec="libx264", macro_block_size=None)
+    enlarged = np.repeat(np.repeat(padded, 2, 1), 2, 2)
+    write_atomically(
+        path,
+        lambda draft: imageio.imwrite(
+            draft, enlarged, extension=".mp4", fps=20, codec="libx264", macro_block_size=None, output_params=["-f", "mp4"]
+        ),
+    )

@@ -223,14 +223,27 @@ def hierarchical(
 
 
 def by_episode(
-    values: Float[np.ndarray, "seeds n"], task: Int[np.ndarray, "n"], episode: Int[np.ndarray, "n"]
+    values: Float[np.ndarray, "seeds n"],
+    task: Int[np.ndarray, "n"],
+    episode: Int[np.ndarray, "n"],
+    scale: Float[np.ndarray, "seeds n"] | None = None,
 ) -> Float[np.ndarray, "seeds tasks episodes"]:
-    """Means over the windows of each episode, for `crossed`, where episodes take the place of handles.
+    """The mean over windows, as a table for `crossed` where episodes take the place of handles: windows of one resemble each other.
 
+    What is averaged is sum(values) / sum(scale), linear in what each seed and episode adds to it (delta method); no scale counts windows.
     Tasks that differ in their number of episodes, or have one each, are put together as one.
+
+    Raises:
+        UserError: there is nothing to average.
     """
-    names, index, windows = np.unique(episode, return_inverse=True, return_counts=True)
-    means = np.stack([np.bincount(index, row, len(names)) / windows for row in values])
+    if values.size == 0:
+        raise UserError("no interval for no windows")
+    whole = np.ones_like(values) if scale is None else scale
+    names, index = np.unique(episode, return_inverse=True)
+    total = max(1e-12, float(whole.sum()))
+    part = float(values.sum()) / total
+    excess = np.stack([np.bincount(index, row, len(names)) for row in values - part * whole])
+    means = part + excess * excess.size / total
     home = np.array([task[index == i][0] for i in range(len(names))])
     tasks, sizes = np.unique(home, return_counts=True)
     if len(set(sizes)) > 1 or sizes[0] == 1:
@@ -238,35 +251,16 @@ def by_episode(
     return np.stack([means[:, home == name] for name in tasks], axis=1)
 
 
-def clustered(
+def over_windows(
     values: Float[np.ndarray, "seeds n"],
-    scale: Float[np.ndarray, "n"],
     task: Int[np.ndarray, "n"],
     episode: Int[np.ndarray, "n"],
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """sum(values) / sum(scale) over windows, and its bootstrap interval: seeds are drawn again, then whole episodes within each task.
-
-    Windows of one episode resemble each other, so they come and go together.
+    scale: Float[np.ndarray, "seeds n"] | None = None,
+) -> Estimate:
+    """`crossed` over seeds and episodes (`by_episode`), also of one of each, of which nothing is sure.
 
     Raises:
         UserError: there is nothing to average.
     """
-    if values.size == 0:
-        raise UserError("no interval for no windows")
-    rng = np.random.default_rng(seed)
-    names, index = np.unique(episode, return_inverse=True)
-    per_seed = np.stack([np.bincount(index, row, len(names)) for row in values])
-    per_scale = np.bincount(index, scale, len(names))
-    home = np.array([task[index == i][0] for i in range(len(names))])
-    weight = np.zeros((draws, len(names)))
-    for name in np.unique(home):
-        mine = np.flatnonzero(home == name)
-        np.add.at(weight, (np.arange(draws)[:, None], mine[rng.integers(len(mine), size=(draws, len(mine)))]), 1)
-    chosen = rng.integers(len(values), size=(draws, len(values)))
-    drawn = np.einsum("de,se->ds", weight, per_seed)
-    means = np.take_along_axis(drawn, chosen, axis=1).mean(axis=1) / np.maximum(weight @ per_scale, 1e-12)
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return float(values.mean(axis=0).sum() / max(1e-12, scale.sum())), float(low), float(high)
+    table = by_episode(values, task, episode, scale)
+    return crossed(table) if table.shape[0] > 1 or table.shape[2] > 1 else Estimate(float(table.mean()), math.inf, 1.0)

@@ -18,6 +18,7 @@ import yaml
 
 from . import config
 from .collect import collect
+from .compare import result_of, scored
 from .config import Experiment, Scale, with_fields
 from .data import Data
 from .episodes import open_task
@@ -26,6 +27,7 @@ from .files import read_json, text_hash
 from .finished import named_stage
 from .registry import arm, module
 from .tasks import resolve
+from .world import named
 
 Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
 
@@ -113,15 +115,23 @@ class Job:
         """Trained and, if it is a cell, measured as asked."""
         if not self.measures:
             return self.trained
-        path, result = self.folder / "cell.json", self.folder / "eval.json"
+        path = self.folder / "cell.json"
         facts = read_json(path, "a cell", "delete it") if path.exists() else {"measured": []}
         if not isinstance(facts, dict) or not isinstance(facts.get("measured"), list):
             raise UserError(f"{path} is not that of a cell; delete it")
-        if not path.exists() or not set(self.asked) <= set(facts["measured"]):
-            return False
-        if "play" not in self.measures or not facts.get("plays", result.exists()):
-            return True
-        return handles_played(result, resolve(self.arm.data.tasks)) >= self.handles  # played again on fewer?
+        lost = [name for name in facts.get("files", ()) if not (self.folder / name).exists()]
+        return set(self.asked) <= set(facts["measured"]) and not lost and not self._measured_otherwise
+
+    @property
+    def _measured_otherwise(self) -> bool:
+        """Was it played again from fewer start states since, or asked on other windows?"""
+        played, names = self.folder / "eval.json", resolve(self.arm.data.tasks)
+        asked = {
+            "play": (played, lambda: handles_played(played, names) >= self.handles),
+            "foresee": (self.folder / "world.json", lambda: foreseen(self)),
+            "transfer": (self.folder / f"{named(self.elsewhere)}.json", lambda: transferred(self)),
+        }
+        return any(path.exists() and not as_asked() for what, (path, as_asked) in asked.items() if what in self.measures)
 
     @property
     def asked(self) -> list[str]:
@@ -148,6 +158,29 @@ def handles_played(result: Path, names: Sequence[str]) -> int:
     if not isinstance(rows, dict) or not isinstance(rows.get("tasks"), dict) or not isinstance(rows.get("handles"), list):
         raise UserError(f"{result} is not that of an evaluated run; delete it")
     return min(rows["tasks"][name]["n"] if name in rows["tasks"] else 0 for name in names)
+
+
+def foreseen(job: Job) -> bool:
+    """True if the world model was asked on these windows before; on those of its judge and in its feature space, if it has one.
+
+    Raises:
+        UserError: what lies there is something else.
+    """
+    path, judge = job.folder / "world.json", Path(job.space) / "world.json"
+    if not (path.exists() and path.with_suffix(".npz").exists() and (not job.space or judge.exists())):
+        return False
+    mine = result_of(path)
+    return scored(mine) == scored(result_of(judge)) if job.space else mine.get("asked", mine["n"]) == job.windows
+
+
+def transferred(job: Job) -> bool:
+    """True if the world model was asked on as many windows of the other tasks before.
+
+    Raises:
+        UserError: what lies there is something else.
+    """
+    path = job.folder / f"{named(job.elsewhere)}.json"
+    return path.exists() and path.with_suffix(".npz").exists() and result_of(path).get("asked", 0) == job.windows
 
 
 @dataclass(frozen=True)
@@ -201,8 +234,8 @@ def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...], sett
     for label in rows:
         if label not in found.rows:
             raise unknown("row of this study", label, found.rows)
-    if wrong := [seed for seed in seeds if seed < 0]:
-        raise UserError(f"--seeds must be 0 or more, not {wrong[0]}")
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**31]:
+        raise UserError(f"--seeds must be from 0 to {2**31 - 1}, not {wrong[0]}")
     kept = {label: row for label, row in found.rows.items() if not rows or label in (*rows, found.baseline, found.space)}
     chosen = {label: changes for label, changes in found.settings.items() if not settings or label in settings}
     return replace(found, seeds=seeds or found.seeds, rows=kept, settings=chosen)

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, probe, rollout, world
-from .compare import scored
 from .files import alone_in, read_json, write_json
-from .finished import aligns, foresees, outline, plays
+from .finished import aligns, facts_of, foresees, outline, plays
 from .interfaces import LatentActions
-from .records import forget
+from .records import forget, results
 from .run import train
-from .study import Job, handles_played
+from .study import Job, foreseen, handles_played, transferred
 from .tasks import every_shift, resolve
 
 
@@ -55,7 +54,8 @@ def work(job: Job) -> None:
             "arm": job.arm.name,
             "seed": job.arm.seed,
             "measured": list(dict.fromkeys([*kept, *job.asked])),
-            "plays": before.get("plays", (folder / "eval.json").exists()) or ("play" in job.measures and plays(folder)),
+            "files": [path.name for path in results(folder)],
+            "data": facts_of(folder / "export")["data"],
             "seconds": {"train": trained_seconds(folder), "measure": round(measuring, 1)},
             "peak_bytes": max(peak_memory(), before.get("peak_bytes", 0)),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
@@ -64,23 +64,6 @@ def work(job: Job) -> None:
             "versions": {"wmzoo": __version__, **{name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")}},
         }
         write_json(folder / "cell.json", facts)
-
-
-def foreseen(job: Job) -> bool:
-    """True if the world model was asked on as many windows before; on those of its judge and in its feature space, if it has one."""
-    path = job.folder / "world.json"
-    if not path.exists():
-        return False
-    mine = read_json(path, "a measured world model", "delete it")
-    if job.space:
-        return scored(mine) == scored(read_json(Path(job.space) / "world.json", "a measured world model"))
-    return mine.get("asked", mine["n"]) >= job.windows
-
-
-def transferred(job: Job) -> bool:
-    """True if the world model was asked on as many windows of the other tasks before."""
-    path = job.folder / f"{world.named(job.elsewhere)}.json"
-    return path.exists() and read_json(path, "a measured world model", "delete it")["asked"] >= job.windows
 
 
 def has_latent_actions(folder: Path) -> bool:

@@ -38,7 +38,7 @@ from .implicit import Implicit, own
 from .interfaces import FourModes, Residuals, WorldModel
 from .pictures import film, four, moving_most, photographs, write_gif
 from .standard import Standardiser
-from .stats import clustered
+from .stats import over_windows
 from .subject import Subject, subject
 
 
@@ -102,8 +102,8 @@ def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -
     for place, error, copied in (("", "l1", "copied"), ("space ", "space l1", "space copied"), ("pixel ", "mse", "copy mse")):
         if error not in values:
             continue
-        part, low, high = clustered(values[error][None], values[copied], task, episode)
-        row |= {f"{place}skill": 1 - part, f"{place}skill_interval": [round(1 - high, 4), round(1 - low, 4)]}
+        part = over_windows(values[error][None], task, episode, values[copied][None])
+        row |= {f"{place}skill": 1 - part.mean, f"{place}skill_interval": [round(1 - end, 4) for end in reversed(part.interval())]}
         median = np.median(values[copied])
         moving = values[copied] > median if (values[copied] > median).any() else values[copied] >= median
         row[f"{place}moving_ratio"] = float(values[error][moving].sum() / max(1e-12, values[copied][moving].sum()))
@@ -122,9 +122,9 @@ def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray,
             errors.append((predicted - future).abs().mean(dim=(1, 2)))
         copied.append((now - future).abs().mean(dim=(1, 2)))
     right, false, still = (torch.cat(parts).numpy() for parts in (error, wrong, copied))
-    _, low, high = clustered((false - right)[None], still, task, episode)
+    gap = over_windows((false - right)[None].astype(float), task, episode, still[None].astype(float))
     told, untold = (float(1 - x.mean() / still.mean()) for x in (right, false))
-    interval = [round(low, 4), round(high, 4)]
+    interval = [round(end, 4) for end in gap.interval()]
     return {"skill": told, "with_others_actions": untold, "difference": told - untold, "interval": interval, "n": len(right)}
 
 
