@@ -36,3 +36,6 @@ def test_families_are_timed_on_the_same_data(toy_data: Path) -> None:
     assert [row["arm"] for row in rows] == list(bench.FAMILIES)
     assert rows[0]["ratio"] == rows[0]["chunk ratio"] == 1
     assert all(row["milliseconds"] > 0 and row["chunk"] > 0 for row in rows)
+    rows = bench.arm_rows(data, 0.1, ("policy", "rla_wm"))
+    assert ["chunk" in row for row in rows] == [True, False], "a world model has no chunk"
+    assert bench.arms_table(rows).endswith("no policy")

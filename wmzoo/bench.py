@@ -3,7 +3,7 @@
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from .compose import Hybrid
 from .config import Experiment, build_for, needs_of, self_contained
 from .data import Data, Windows
 from .doctor import matmul_speed
-from .interfaces import Sizes, Trunk
+from .interfaces import Denoiser, Sizes, Trunk
 from .kernels import Kernel, attention_kernel, bf16_is_fast, keep_freed_memory
 from .module import Average, parameter_groups
 from .question import Stream
@@ -78,6 +78,16 @@ def measure(seconds: float, compiled: bool) -> dict[str, Any]:
         result["60 episodes, seconds"] = played["seconds"]
     result["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return result
+
+
+def measure_arms(names: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Training step and chunk of these arms and of `policy`, on a few episodes recorded for it."""
+    keep_freed_memory()
+    arms = {name: registry.arm(name) for name in dict.fromkeys((FAMILIES[0], *names))}
+    with tempfile.TemporaryDirectory() as folder:
+        data = replace(arms[FAMILIES[0]].data, root=folder, demos=4)
+        collect(tasks.resolve(data.tasks), Path(folder), data.size, 5, processes=1)
+        return {"arms": arm_rows(data, seconds, tuple(arms))}
 
 
 def collecting_speed(name: str, size: int, seconds: float) -> float:
@@ -148,22 +158,28 @@ def _stepper(hybrid: Hybrid, batch: Batch, arm: Experiment, way: Way) -> Callabl
     return step
 
 
-def arm_rows(data: Data, seconds: float) -> list[dict[str, Any]]:
-    """Training step (draw excluded, targets and their EMA included) and chunk of each family on the same trunk, data and batch."""
-    arms = [replace(self_contained(registry.arm(name)), data=data) for name in FAMILIES]
-    steps, chunks = [], []
+def arm_rows(data: Data, seconds: float, names: Sequence[str] = FAMILIES) -> list[dict[str, Any]]:
+    """Training step (draw excluded, targets and their EMA included) and chunk of each arm on the same data and batch; ratios to the first.
+
+    What has no policy has no chunk.
+    """
+    arms = [replace(self_contained(registry.arm(name)), data=data) for name in names]
+    steps, chunks = [], {}
     for arm in arms:
         windows = Windows(arm.data, needs_of(arm), seed=0)
         hybrid, batch = build_for(arm, windows), windows.train(0)
         player = build_for(arm, windows).strip().eval()
         steps.append(_stepper(hybrid, batch, arm, EAGER))
         noise = torch.randn(1, windows.config.horizon, windows.action_size)
-        chunks.append(partial(player.act, batch[:1], noise, arm.play.steps))
-    times, latencies = _in_turns(steps, seconds), _in_turns(chunks, seconds / 4)
-    return [
-        {"arm": arm.name, "milliseconds": 1000 * t, "ratio": t / times[0], "chunk": 1000 * c, "chunk ratio": c / latencies[0]}
-        for arm, t, c in zip(arms, times, latencies, strict=True)
-    ]
+        if any(isinstance(objective, Denoiser) and objective.stream == "action" for objective in player.objectives.values()):
+            chunks[arm.name] = partial(player.act, batch[:1], noise, arm.play.steps)
+    times, latencies = _in_turns(steps, seconds), dict(zip(chunks, _in_turns([*chunks.values()], seconds / 4), strict=True))
+    rows: list[dict[str, Any]] = []
+    for arm, t in zip(arms, times, strict=True):
+        rows.append({"arm": arm.name, "milliseconds": 1000 * t, "ratio": t / times[0]})
+        if (chunk := latencies.get(arm.name)) is not None:
+            rows[-1] |= {"chunk": 1000 * chunk, "chunk ratio": chunk / latencies[arms[0].name]}
+    return rows
 
 
 def trunk_row(width: int, depth: int, heads: int, seconds: float, compiled: bool) -> dict[str, Any]:
@@ -233,6 +249,15 @@ def _median(function: Callable[[], object], seconds: float) -> float:
     return _in_turns([function], seconds)[0]
 
 
+def arms_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Training steps and chunks in words."""
+    lines = ["arms on the same trunk and batch: training step, one chunk"]
+    for row in rows:
+        chunk = f"{row['chunk']:6.1f} ms  {row['chunk ratio']:5.2f}x" if "chunk" in row else "no policy"
+        lines.append(f"  {row['arm']:40} {row['milliseconds']:7.1f} ms  {row['ratio']:5.2f}x   {chunk}")
+    return "\n".join(lines)
+
+
 def table(result: dict[str, Any]) -> str:
     """The result in words."""
     lines = ["matrix products: " + ", ".join(f"{name} {speed:.0f} GFLOP/s" for name, speed in result["matmul GFLOP/s"].items())]
@@ -246,11 +271,7 @@ def table(result: dict[str, Any]) -> str:
     for trunk in result["trunk"]:
         lines.append(f"\ntrunk alone, width {trunk['width']}, depth {trunk['depth']}, 33 + 37 tokens, batch 64: forward, backward, AdamW")
         lines += [f"  {row['trunk']:50} {row['steps/s']:6.2f} steps/s  {row['ratio']:5.2f}x" for row in trunk["rows"]]
-    lines.append("\narms on the same trunk and batch: training step, one chunk")
-    lines += [
-        f"  {row['arm']:40} {row['milliseconds']:7.1f} ms  {row['ratio']:5.2f}x   {row['chunk']:6.1f} ms  {row['chunk ratio']:5.2f}x"
-        for row in result["arms"]
-    ]
+    lines.append(f"\n{arms_table(result['arms'])}")
     chunk, drawing = result["chunk"], result["drawing"]
     lines += [
         f"\ndrawing a batch: {drawing['milliseconds']:.1f} ms, {100 * drawing['share of a step']:.1f}% of a step",

@@ -20,7 +20,7 @@ from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
-MANY = ("--tasks", "--seeds", "--rows", "--settings", "--change", "--against", "--elsewhere")
+MANY = ("--tasks", "--seeds", "--rows", "--settings", "--change", "--against", "--elsewhere", "--arms")
 Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
 Launcher = Literal["local", "ray", "slurm"]
 
@@ -251,18 +251,19 @@ def flops(arm: Arm, scale: Scale = "small", json: bool = False) -> None:
     _show(counts, json, lambda: table(counts))
 
 
-def bench(json: bool = False, seconds: float = 6.0, compiled: bool = False) -> None:
+def bench(arms: tuple[str, ...] = (), json: bool = False, seconds: float = 6.0, compiled: bool = False) -> None:
     """Speed as ratios within one run.
 
     Args:
+        arms: measure the training step and the chunk of these alone, any of `wmzoo list`, beside those of policy.
         json: print numbers alone.
         seconds: time given to each measurement.
         compiled: also measure torch.compile, which takes minutes to warm up.
     """
-    from .bench import measure, table
+    from .bench import arms_table, measure, measure_arms, table
 
-    result = measure(seconds, compiled)
-    _show(result, json, lambda: table(result))
+    result = measure_arms(arms, seconds) if arms else measure(seconds, compiled)
+    _show(result, json, lambda: arms_table(result["arms"]) if arms else table(result))
 
 
 def study(
