@@ -4,6 +4,7 @@ import csv
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +62,21 @@ def test_an_unknown_logger_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown logger 'wandbb'; did you mean 'wandb'"):
         loggers(["wandbb"], tmp_path, registry.arm("policy", "tiny"))
     assert loggers([], tmp_path, registry.arm("policy", "tiny")) == []
+
+
+def test_a_key_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is trained; an empty one is none at all."""
+    import wandb
+
+    def refused(**_: Any) -> None:
+        raise wandb.Error("the key is\nnone")
+
+    monkeypatch.setattr(wandb, "run", None)
+    monkeypatch.setattr(wandb, "init", refused)
+    monkeypatch.setenv("WANDB_API_KEY", "bad")
+    with pytest.raises(UserError, match="wandb: the key is none; .* WANDB_MODE=offline"):
+        loggers(["wandb"], tmp_path, registry.arm("policy", "tiny"))
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not logged_in()

@@ -149,6 +149,8 @@ def _frames_hash(episode: Episode) -> str:
 def cache_features(episodes: Iterable[Episode], encoder: Encoder, batch: int = 64) -> FeatureStore:
     """Compute what is missing of an encoder's features for these episodes, one episode at a time; killed, it goes on from there.
 
+    On a GPU where there is one, wherever the encoder is.
+
     Args:
         episodes: any of them may come more than once.
         encoder: a frozen one.
@@ -166,9 +168,14 @@ def cache_features(episodes: Iterable[Episode], encoder: Encoder, batch: int = 6
         return store
     frames = sum(episode.length + 1 for episode in missing)
     _require_room(missing[0], frames, encoder)
-    with tqdm(total=frames, desc="features", unit="frame", mininterval=1) as bar:
-        for episode in missing:
-            store.write(episode, _encode(episode, encoder, batch, bar))
+    home = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    try:
+        encoder.to("cuda" if torch.cuda.is_available() else home)
+        with tqdm(total=frames, desc="features", unit="frame", mininterval=1) as bar:
+            for episode in missing:
+                store.write(episode, _encode(episode, encoder, batch, bar))
+    finally:
+        encoder.to(home)
     return store
 
 

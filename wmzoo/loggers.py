@@ -45,7 +45,7 @@ def _wandb(out: Path, arm: Experiment) -> Any:
     from lightning.pytorch.loggers import WandbLogger
 
     offline = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline") != "online"
-    return WandbLogger(
+    logger = WandbLogger(
         name=out.name,
         save_dir=out,
         project=os.environ.get("WANDB_PROJECT", "wmzoo"),
@@ -53,11 +53,17 @@ def _wandb(out: Path, arm: Experiment) -> Any:
         config=to_plain(arm),
         settings=wandb.Settings(console="off", silent=True),
     )
+    try:
+        _ = logger.experiment  # begins the run, or says why not before anything is trained
+    except wandb.Error as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"wandb: {told}; type `wandb login`, or set WANDB_MODE=offline") from None
+    return logger
 
 
 def logged_in() -> bool:
     """Is there a key, in the environment or where `wandb login` writes it?"""
-    if "WANDB_API_KEY" in os.environ:
+    if os.environ.get("WANDB_API_KEY"):
         return True
     try:
         return any("wandb" in host for host in netrc().hosts)
