@@ -74,7 +74,7 @@ def test_a_key_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(wandb, "run", None)
     monkeypatch.setattr(wandb, "init", refused)
     monkeypatch.setenv("WANDB_API_KEY", "bad")
-    with pytest.raises(UserError, match="wandb: the key is none; .* WANDB_MODE=offline"):
+    with pytest.raises(UserError, match=r"wandb: the key is none; .* WANDB_MODE=offline"):
         loggers(["wandb"], tmp_path, registry.arm("policy", "tiny"))
     monkeypatch.setenv("WANDB_API_KEY", "")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
