@@ -16,9 +16,14 @@ FIELDS = {  # the default stands in the row `flare`
 }
 
 
+GRID = {"tiny": 4, "small": 12, "base": 12, "paper": 16}  # rows of the frozen encoder's tokens
+
+
 def study(scale: Scale = "small") -> Study:
     swept = {f"{name} {value}": Row("flare", {path: value}) for name, (path, values) in FIELDS.items() for value in values}
     others = {name: Row(name) for name in ("policy_embedding", "flare_off", "flare_current", "flare_shuffled", "flare_tokens")}
+    align = "objectives.flare.config"
+    others["flare_tokens, not pooled"] = Row("flare_tokens", {f"{align}.target.rows": GRID[scale], f"{align}.tokens": GRID[scale] ** 2})
     return Study(
         question="Which of FLARE's choices matter?",
         rows={"flare": Row("flare"), **swept, **others},

@@ -35,14 +35,22 @@ def test_all_claims_of_the_protocol_are_there() -> None:
 def test_a_claim_names_what_its_study_has(claim: Claim) -> None:
     found = study(claim.study, "small")
     assert claim.theirs or claim.measure == "order", "only chance has no row"
-    assert {claim.ours, *claim.theirs} <= found.rows.keys()
+    assert claim.rows <= found.rows.keys()
     assert set(claim.settings) <= found.settings.keys()
-    for row in (claim.ours, *claim.theirs):
+    for row in claim.rows:
         only = found.rows[row].only
         assert not only or set(claim.settings) <= set(only)
     assert len(claim.settings) == (2 if claim.measure == "few less many" else 1)
     needs = {"l1": "foresee", "GFLOP": "foresee", "order": "foresee", "probe": "probe", "transfer": "transfer"}
     assert needs.get(claim.measure, "play") in found.measures
+
+
+def test_a_ranking_is_tested_pair_by_pair() -> None:
+    """Ours over two others, and these in their order; each pair is looked for in its own cells."""
+    claim = Claim(5, "x", "ranks", "", "s", "a", ("b", "d"), also=(("b", "c"), ("c", "d")))
+    assert claim.pairs == {"b": ("a", "b"), "d": ("a", "d"), "b over c": ("b", "c"), "c over d": ("c", "d")}
+    assert claim.rows == {*"abcd"}
+    assert Claim(18, "x", "orders", "", "s", "a").pairs == {"": ("a", "")}
 
 
 @pytest.mark.parametrize(
@@ -71,13 +79,16 @@ def test_a_gain_that_grows_is_a_difference_of_differences(tmp_path: Path) -> Non
     cells = {key: [cell(tmp_path / f"{'-'.join(key)}-{seed}", (*key, str(seed)), good) for seed in range(3)] for key, good in goods.items()}
     claim = Claim(3, "x", "grows", "", "s", "ours", ("theirs",), ("few", "many"), "few less many")
     (tmp_path / "theirs-many-2" / "cell.json").unlink()
-    found = compared(claim, cells, "theirs")
+    found = compared(claim, cells, "ours", "theirs")
     assert found is not None
     assert found.estimate.mean == pytest.approx(0.3)
     assert (found.n, found.seeds) == ("2 seeds x 40 handles", 2)
     assert concluded(claim, {"theirs": found}).verdict == "too few seeds"
     (tmp_path / "theirs-many-1" / "cell.json").unlink()
-    assert compared(claim, cells, "theirs") is None, "one seed is no claim about a method"
+    assert compared(claim, cells, "ours", "theirs") is None, "one seed is no claim about a method"
+
+
+ASKED = {"kind": "world model", "feature_space": "own", "data": {}, "n": 8}  # world.json, as far as the ledger reads it
 
 
 def test_smaller_errors_are_better(tmp_path: Path) -> None:
@@ -91,17 +102,22 @@ def test_smaller_errors_are_better(tmp_path: Path) -> None:
             extra = {f"prediction/{ahead}/l1": np.full(8, 9.0)} if row == "theirs" else {}
             np.savez(job.folder / "world.npz", **{key: np.full(8, error), **extra, "task": np.zeros(8), "episode": np.arange(8) // 2})
             space = {"space": "frozen"} if row == "theirs" else {}
-            write_json(job.folder / "world.json", {"kind": "world model", "feature_space": "codec" if space else "frozen", **space})
+            write_json(job.folder / "world.json", {**ASKED, "feature_space": "codec" if space else "frozen", **space})
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(16, "x", "nearer", "", "s", "ours", ("theirs",), ("",), "l1")
-    found = compared(claim, cells, "theirs")
+    found = compared(claim, cells, "ours", "theirs")
     assert found is not None
     assert found.estimate.mean == pytest.approx(0.2)
     assert found.n == "2 seeds x 8 windows of 4 episodes"
+    apart = cells["ours", ""][1].folder / "world.json"
+    write_json(apart, {**ASKED, "feature_space": "another"})
+    with pytest.raises(UserError, match=r"ours-1 and .*ours-0 were measured in other feature spaces"):
+        compared(claim, cells, "ours", "theirs")
+    write_json(apart, {**ASKED, "feature_space": "frozen"})
     other = cells["theirs", ""][1].folder / "world.npz"
     np.savez(other, **{**np.load(other), "episode": np.arange(8) // 4})
     with pytest.raises(UserError, match=r"theirs-1 and .*ours-0 were asked about other windows"):
-        compared(claim, cells, "theirs")
+        compared(claim, cells, "ours", "theirs")
 
 
 def test_autoencoders_are_told_the_future(tmp_path: Path) -> None:
@@ -112,10 +128,10 @@ def test_autoencoders_are_told_the_future(tmp_path: Path) -> None:
             job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
             told = {f"{way}/{job.arm.data.horizon}/l1": np.full(8, error), "task": np.zeros(8), "episode": np.arange(8) // 2}
             np.savez(job.folder / "world.npz", **told)
-            write_json(job.folder / "world.json", {"kind": "autoencoder"})
+            write_json(job.folder / "world.json", {**ASKED, "kind": "autoencoder"})
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(15, "x", "reconstructs", "", "s", "ours", ("theirs",), measure="l1")
-    said = concluded(claim, {"theirs": compared(claim, cells, "theirs")})
+    said = concluded(claim, {"theirs": compared(claim, cells, "ours", "theirs")})
     assert said.verdict == "holds"
     assert said.found.startswith("+0.3 [")
 
@@ -129,9 +145,10 @@ def test_other_tasks_are_read_from_their_own_files(tmp_path: Path) -> None:
             for name, off in (("world-a-b", error), ("world", 1 - error)):
                 told = {f"{way}/{job.arm.data.horizon}/l1": np.full(8, off), "task": np.zeros(8), "episode": np.arange(8) // 2}
                 np.savez(job.folder / f"{name}.npz", **told)
+                write_json(job.folder / f"{name}.json", ASKED)
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(19, "x", "transfers", "", "s", "ours", ("theirs",), measure="transfer")
-    found = compared(claim, cells, "theirs")
+    found = compared(claim, cells, "ours", "theirs")
     assert found is not None
     assert found.estimate.mean == pytest.approx(0.1)
 
@@ -142,10 +159,10 @@ def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:
     for row, operations in (("ours", 0.5), ("theirs", 2.0)):
         for seed in range(2):
             job = cell(tmp_path / f"{row}-{seed}", (row, "", str(seed)), 1)
-            write_json(job.folder / "world.json", {"cost": {"GFLOP": operations}})
+            write_json(job.folder / "world.json", {**ASKED, "cost": {"GFLOP": operations}})
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(17, "x", "cheaper", "", "s", "ours", ("theirs",), measure="GFLOP")
-    said = concluded(claim, {"theirs": compared(claim, cells, "theirs")})
+    said = concluded(claim, {"theirs": compared(claim, cells, "ours", "theirs")})
     assert (said.verdict, said.found) == ("holds", "+1.5 GFLOP")
 
 
@@ -158,12 +175,12 @@ def test_half_a_latent_against_noise(tmp_path: Path) -> None:
         np.savez(job.folder / "world.npz", **ranks, task=np.zeros(8), episode=np.zeros(8))
         cells.setdefault(("ours", ""), []).append(job)
     claim = Claim(18, "x", "orders time", "", "s", "ours", measure="order")
-    found = compared(claim, cells, "")
+    found = compared(claim, cells, "ours", "")
     assert found is not None
     assert found.estimate.mean == pytest.approx(0.25)
     assert concluded(claim, {"": found}).verdict == "too few seeds"
     np.savez(cells["ours", ""][0].folder / "world.npz", task=np.zeros(8), episode=np.arange(8) // 2)
-    assert compared(claim, cells, "") is None, "measured before ranks were stored"
+    assert compared(claim, cells, "ours", "") is None, "measured before ranks were stored"
 
 
 def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
@@ -179,12 +196,12 @@ def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
             write_json(job.folder / "probe.json", told(value))
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(11, "x", "probes better", "", "s", "ours", ("theirs",), measure="probe")
-    found = compared(claim, cells, "theirs")
+    found = compared(claim, cells, "ours", "theirs")
     assert found is not None
     assert found.estimate == pytest.approx((0.2, 0.1 / 3**0.5, 2))
     assert found.n == "3 seeds, 9 windows of 3 episodes each"
     write_json(cells["ours", ""][0].folder / "probe.json", told(None))
-    assert compared(claim, cells, "theirs") is None
+    assert compared(claim, cells, "ours", "theirs") is None
 
 
 def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

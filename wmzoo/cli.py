@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial, wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -542,7 +543,7 @@ def _tyro(target: Any, arguments: list[str], **options: Any) -> Any:
     """tyro.cli whose complaints are one line; a function is called only after its words were understood."""
     if {"-h", "--help"} & set(arguments):
         return tyro.cli(target, args=arguments, **options)
-    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, after in pairwise([*arguments, "--"]):
         if word in MANY and after.startswith("--"):  # an empty list would mean the default
             raise UserError(f"{word} needs a value")
     heard = io.StringIO()

@@ -58,6 +58,7 @@ class Claim:
         study: that tests it, or "".
         ours: the row that is claimed to be better.
         theirs: than these.
+        also: further pairs of rows, the first of which is claimed to be better, as in a ranking.
         settings: of the study; two for a gain that grows from the second to the first.
         measure: success; success in the first setting less that in the second; absolute error in features, or operations of one
             prediction, which are to be smaller; how much oftener the half-way frame is nearest to half a latent and half noise than to
@@ -74,6 +75,17 @@ class Claim:
     theirs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ("",)
     measure: Measure = "success"
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def pairs(self) -> dict[str, tuple[str, str]]:
+        """Who is claimed to be better than whom, by what the comparison is called; "" is chance."""
+        return {label: (self.ours, label) for label in self.theirs or ("",)} | {" over ".join(pair): pair for pair in self.also}
+
+    @property
+    def rows(self) -> set[str]:
+        """Rows of the study that it needs."""
+        return {row for pair in self.pairs.values() for row in pair if row}
 
 
 @dataclass(frozen=True)
@@ -103,9 +115,9 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     if not claim.study:
         return Judged(claim, "", "", "untested")
     whole = study(claim.study, scale)
-    if not {claim.ours, *claim.theirs} <= whole.rows.keys() or not {*filter(None, claim.settings)} <= whole.settings.keys():
+    if not claim.rows <= whole.rows.keys() or not {*filter(None, claim.settings)} <= whole.settings.keys():
         return Judged(claim, "", "", "untested")  # at this scale
-    few = restricted(whole, (), (claim.ours, *claim.theirs))
+    few = restricted(whole, (), tuple(claim.rows))
     if missing_data(few, scale, {}):
         return Judged(claim, "", "", "not run")
     return against(claim, planned(claim.study, few, runs, scale, {}))
@@ -116,7 +128,7 @@ def against(claim: Claim, plan: Plan) -> Judged:
     cells: dict[tuple[str, str], list[Job]] = {}
     for job in plan.cells:
         cells.setdefault((job.about[0], job.about[1]), []).append(job)
-    return concluded(claim, {label: compared(claim, cells, label) for label in claim.theirs or ("",)})
+    return concluded(claim, {label: compared(claim, cells, *pair) for label, pair in claim.pairs.items()})
 
 
 def of_study(plan: Plan) -> list[Judged]:
@@ -151,13 +163,13 @@ def word(ends: Sequence[tuple[float, float]]) -> str:
     return "holds" if all(low > 0 for low, _ in ends) else "not distinguishable"
 
 
-def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], label: str) -> Found | None:
+def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], ours: str, theirs: str) -> Found | None:
     """Ours less theirs on the seeds that both have, and what that rests on; None where fewer than two seeds do.
 
     Args:
-        label: of their row; "" compares ours with chance.
+        theirs: "" compares ours with chance.
     """
-    wanted = [(row, setting) for setting in claim.settings for row in (claim.ours, label) if row]
+    wanted = [(row, setting) for setting in claim.settings for row in (ours, theirs) if row]
     by_seed = [{job.about[2]: job for job in cells.get(key, []) if job.done} for key in wanted]
     seeds = [seed for seed in by_seed[0] if all(seed in found for found in by_seed)]
     if len(seeds) < 2:
