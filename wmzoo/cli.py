@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial, wraps
 from itertools import pairwise
@@ -101,7 +101,21 @@ def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
         default = module("arms", "feature_space").through(default, *space)
     if tasks:
         default = replace(default, data=replace(default.data, tasks=tasks))
-    return _tyro(Experiment, rest, default=default), Path(out)
+    asked: Experiment = _tyro(Experiment, rest, default=default)
+    for flag, value in _left_behind(default, asked):
+        if flag not in rest:
+            print(f"wmzoo: note: a chunk has {asked.data.horizon} steps now, {flag} stays {value}", file=sys.stderr)
+    return asked, Path(out)
+
+
+def _left_behind(default: Experiment, asked: Experiment) -> Iterator[tuple[str, Any]]:
+    """Options that were as long as a chunk of actions, which has another length now."""
+    if asked.data.horizon != default.data.horizon:
+        for name, term in asked.objectives.items():
+            for option in ("gap", "gaps"):
+                value = getattr(term.config, option, None)
+                if value is not None and default.data.horizon in ((value,) if isinstance(value, int) else value):
+                    yield f"--objectives.{name}.config.{option}", value
 
 
 def evaluate(
