@@ -444,8 +444,8 @@ def test_help_is_not_an_error(words: str, shown: str, say: Type, capsys: pytest.
 
 def test_what_a_shorter_chunk_leaves_behind_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """FLARE's target stays where it was, unless that is said too."""
-    parse_train("flare --data.horizon 8".split())
+    cli.parse_train(["flare", "--data.horizon", "8"])
     assert "a chunk has 8 steps now, --objectives.flare.config.gap stays 16" in capsys.readouterr().err
     for words in ("flare --data.horizon 8 --objectives.flare.config.gap 16", "flare", "policy --data.horizon 8"):
-        parse_train(words.split())
+        cli.parse_train(words.split())
         assert not capsys.readouterr().err
