@@ -447,5 +447,5 @@ def test_what_a_shorter_chunk_leaves_behind_is_said(capsys: pytest.CaptureFixtur
     cli.parse_train(["flare", "--data.horizon", "8"])
     assert "a chunk has 8 steps now, --objectives.flare.config.gap stays 16" in capsys.readouterr().err
     for words in ("flare --data.horizon 8 --objectives.flare.config.gap 16", "flare", "policy --data.horizon 8"):
-        cli.parse_train(words.split())
+        cli.parse_train([str(word) for word in words.split()])
         assert not capsys.readouterr().err

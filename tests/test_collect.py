@@ -1,11 +1,14 @@
 """Demonstrations: the same whoever records them and however often it is interrupted, clean actions, failures counted."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import Future, wait
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wmzoo.collect import FIRST_SEED, LINGER, NOISE, collect, record
+from wmzoo.collect import FIRST_SEED, LINGER, NOISE, collect, record, workers
 from wmzoo.episodes import Episode, attempts, open_task, write_episode, write_manifest
 from wmzoo.tasks.toy import Reach
 
@@ -83,6 +86,24 @@ def test_killed_and_started_again_ends_as_if_nothing_had_happened(tmp_path: Path
         write_episode(uninterrupted / f"{number:06d}", *record(Reach("toy-red", 32), FIRST_SEED + number))
     write_manifest(uninterrupted, {}, wanted=80)
     assert manifest(tmp_path)["hash"] == json.loads((uninterrupted / "manifest.json").read_text())["hash"]
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_block_that_fails() -> None:
+    """What they are at is not waited for, and what they have not begun never is."""
+    start, futures = time.monotonic(), list[Future[Any]]()
+
+    def stopped() -> None:
+        with workers(1) as pool:
+            futures.extend(pool.submit(time.sleep, 300) for _ in range(3))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert time.monotonic() - start < 60, "they were waited for"
+    assert not multiprocessing.active_children()
+    wait(futures, timeout=60)
+    assert all(future.done() for future in futures)
 
 
 @pytest.mark.slow

@@ -152,6 +152,8 @@ def test_a_run_plans(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     for wrong, message in ((("--knots", "3"), "cannot be cut into 3"), (("--execute", "9"), "not 9"), (("--elites", "9"), "elites")):
         with pytest.raises(UserError, match=message):
             cli.dispatch([*words, *wrong])
+    with pytest.raises(UserError, match=r"door-open has 4 numbers of state and 4 of action; .* which have 2 numbers of state and 3"):
+        cli.dispatch([*words, "--tasks", "door-open"])
     with pytest.raises(UserError, match="no world model to plan with"):
         follower(tmp_path / "policy", Cem(), "film", 4, 4)
 

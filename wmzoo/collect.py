@@ -37,11 +37,13 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
+        begun = multiprocessing.active_children()
+        for worker in begun:
             worker.terminate()
+        for worker in begun:
+            worker.join()
         raise
-    finally:
-        pool.shutdown()
+    pool.shutdown()
 
 
 def _end_with_parent() -> None:
