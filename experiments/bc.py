@@ -24,7 +24,7 @@ def config(scale: Scale = "small") -> Experiment:
             shape=Shape(width=256, depth=6),
             observer=observer.Config(encoder, text.Config(width=256, depth=4, heads=4)),
             data=replace(arm.data, size=128, horizon=12, batch=64, shift=0),
-            optim=replace(arm.optim, steps=40_000, lr=3e-4, decay=1e-4),
+            optim=replace(arm.optim, steps=40_000, lr=3e-4, betas=(0.9, 0.999), decay=1e-4, warmup=200 / 40_000),
         )
     term = bc.Config(queries={"tiny": 8}.get(scale, 16), hidden=HIDDEN[scale], dropout=0.0 if scale == "tiny" else 0.1)
     heads = {"tiny": 4, "small": 4, "base": 8, "paper": 8}[scale]

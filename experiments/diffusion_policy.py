@@ -24,15 +24,15 @@ def config(scale: Scale = "small") -> Experiment:
 
 
 def paper() -> Experiment:
-    """The convolutional network of the paper: ResNet-18 with group norm, 32 keypoints, U-Net (512, 1024, 2048)."""
+    """The convolutional network of the paper: ResNet-18 with group norm, 32 keypoints, U-Net (512, 1024, 2048); DDPM with all its steps."""
     encoder = backbones.Config("resnet18", "none", size=96, frozen=False, group_norm=True)
     return Experiment(
         name="diffusion_policy",
         shape=Shape(width=1, depth=0),
         trunk=unet1d.Config(),
         observer=unet1d.ObserverConfig(encoder, text.Config()),
-        objectives={"ddpm": Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig()), weights={"denoise": 1.0})},
+        objectives={"ddpm": Term(ddpm.Config(unet1d.InConfig(), unet1d.OutConfig(), sampler="ddpm"), weights={"denoise": 1.0})},
         data=Data(tasks=("mw10",)),
         optim=Optim(steps=300_000, lr=1e-4, decay=1e-6, warmup=500 / 300_000, ema=0.9999),
-        play=Play(steps=10),
+        play=Play(steps=100),
     )

@@ -15,11 +15,11 @@ STEPS = {"tiny": 200, "small": 1000, "base": 20_000}
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """The policy's trunk, data and objective; at paper scale eight blocks."""
+    """The policy's trunk, data and objective; at paper scale eight blocks, and the 80,000 steps of the paper's in-domain embedding."""
     arm = policy.config(scale)
     if scale == "paper":
         return replace(
-            arm, name="embedding", shape=replace(arm.shape, depth=8), observer=observer(scale), optim=Optim(150_000, lr=1e-4, ema=0)
+            arm, name="embedding", shape=replace(arm.shape, depth=8), observer=observer(scale), optim=Optim(80_000, lr=1e-4, ema=0)
         )
     return replace(arm, name="embedding", observer=observer(scale), optim=replace(arm.optim, steps=STEPS[scale]))
 

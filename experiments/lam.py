@@ -34,7 +34,7 @@ def config(scale: Scale = "small") -> Experiment:
 def stages(scale: Scale) -> dict[str, Experiment]:
     """What an arm with a latent action model is preceded by: the encoder and the model itself, "lam"."""
     encoder = {} if scale == "paper" else {"vit_mae": vit_mae.staged(scale, ENCODERS[scale])}
-    data = vit_mae.DATA[scale]
+    data = replace(vit_mae.DATA[scale], **({"batch": 512} if scale == "paper" else {}))
     return {
         **encoder,
         "lam": Experiment(

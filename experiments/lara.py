@@ -10,8 +10,14 @@ from . import lam, policy
 
 
 def config(scale: Scale = "small") -> Experiment:
-    """Weights 0.01 and 0.01, two blocks before the end (one in a trunk of four), the frame at the end of the chunk."""
-    return joined(policy.config(scale), "lara", scale)
+    """Weights 0.01 and 0.01, two blocks before the end (one in a trunk of four), the frame at the end of the chunk.
+
+    At paper scale it trains as in the paper, longer than the policy does there, in smaller batches.
+    """
+    arm = joined(policy.config(scale), "lara", scale)
+    if scale != "paper":
+        return arm
+    return replace(arm, data=replace(arm.data, batch=384), optim=replace(arm.optim, steps=200_000))
 
 
 def joined(arm: Experiment, name: str, scale: Scale) -> Experiment:

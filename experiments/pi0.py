@@ -1,11 +1,12 @@
 """The policy in the manner of pi0: one sequence, in which the observation is a prefix that is blind to what follows.
 
-The trunk's weights are shared between prefix and actions (pi0 has two sets); everything else is the arm `policy`.
+The trunk's weights are shared between prefix and actions (pi0 has two sets); everything else is the arm `policy`.  At paper scale it is
+as wide and deep as pi0's action expert and trains as LARA's post-training of pi0.5 does; a head has 128 numbers, not 256.
 """
 
 from dataclasses import replace
 
-from wmzoo.config import Experiment, Play, Scale, Shape, Term
+from wmzoo.config import Experiment, Optim, Play, Scale, Shape, Term
 from wmzoo.models import dit, embodiment, observer, siglip2, text
 from wmzoo.objectives import flow
 
@@ -28,4 +29,5 @@ def config(scale: Scale = "small") -> Experiment:
     if scale != "paper":
         return arm
     eyes = replace(arm.observer, encoder=siglip2.VisionConfig("none"), text=text.Config(width=1024, depth=4, heads=16))
-    return replace(arm, shape=Shape(1024, 18), observer=eyes, data=replace(arm.data, size=256, horizon=50))
+    optim = Optim(steps=60_000, lr=5e-5, warmup=10_000 / 60_000, ema=0.999)
+    return replace(arm, shape=Shape(1024, 18), observer=eyes, data=replace(arm.data, size=256, horizon=50, batch=16), optim=optim)

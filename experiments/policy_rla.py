@@ -16,4 +16,5 @@ def with_head(arm: Experiment, name: str, scale: Scale) -> Experiment:
     """The same arm with the queries, and the stages that their target needs."""
     head = rla_head.Config(rla.model(scale, "none" if scale == "paper" else "stage:rla"))
     term = Term(head, weights={"latent_l1": 1.0, "latent_mse": 1.0}, weight=0.05)
-    return replace(arm, name=name, objectives={**arm.objectives, "rla": term}, stages={**arm.stages, **bc_rla.unseen(scale)})
+    stages = {**arm.stages, **bc_rla.unseen(scale)}
+    return replace(arm, name=name, objectives={**arm.objectives, "rla": term}, data=bc_rla.watched(arm, scale), stages=stages)

@@ -101,16 +101,27 @@ def closed(streams: Mapping[str, Stream]) -> dict[str, frozenset[str]]:
     """What each stream may not look at: what it names, what borrows the clock of that, and, where it has no clock, what any other names.
 
     A stream without a clock is a condition (observation, state, registers): all look at it, so what it sees they would see too.  One
-    that borrows a clock belongs to its owner, whom it sees: it would pass on what that is.
+    that borrows a clock belongs to its owner, whom it sees: it would pass on what that is.  So would a query, of all that it sees.
     """
     named = frozenset[str]().union(*(stream.blind for stream in streams.values()))
-    blind = {name: stream.blind if stream.clock is not None else stream.blind | (named - {name}) for name, stream in streams.items()}
+    noisy = {name for name, stream in streams.items() if stream.clock is not None or stream.query}
+    blind = {name: stream.blind if name in noisy else stream.blind | (named - {name}) for name, stream in streams.items()}
     owner = {name: stream.clock for name, stream in streams.items() if isinstance(stream.clock, str)}
-    return {name: hidden | {other for other in owner if owner[other] in hidden and other != name} for name, hidden in blind.items()}
+    blind = {name: hidden | {other for other in owner if owner[other] in hidden and other != name} for name, hidden in blind.items()}
+    asks = {name: blind[name] for name, stream in streams.items() if stream.query}
+
+    def passes_on(name: str, hidden: frozenset[str]) -> set[str]:
+        return {query for query, unseen in asks.items() if query != name and (hidden & streams.keys()) - unseen - {query}}
+
+    return {name: hidden | passes_on(name, hidden) for name, hidden in blind.items()}
 
 
 def self_mask(streams: Mapping[str, Stream]) -> Bool[Tensor, "B 1 N N"] | None:
-    """Who of the sequence may look at whom: padding is never seen, `closed` and `frame` are obeyed; None if all see all."""
+    """Who of the sequence may look at whom: padding is never seen, `closed` and `frame` are obeyed; None if all see all.
+
+    Raises:
+        ValueError: a key mask or the frames of a stream are not one for each of its tokens.
+    """
     if not any(s.keep is not None or s.blind & streams.keys() or s.frame is not None for s in streams.values()):
         return None
     blind = closed(streams)
@@ -122,6 +133,10 @@ def _pair(streams: Mapping[str, Stream], asks: str, seen: str, hidden: bool) -> 
     query, key = streams[asks], streams[seen]
     allowed = key.tokens.new_full((), not hidden, dtype=torch.bool)
     if asks == seen and query.frame is not None:
+        if query.frame.shape != query.tokens.shape[1:2]:
+            raise ValueError(
+                f"the frames of {asks!r} are {tuple(query.frame.shape)}, but it has {query.tokens.shape[1]} tokens, each of one frame"
+            )
         allowed = allowed & (query.frame[:, None] >= query.frame[None, :])
     if (keep := kept(key)) is not None:
         allowed = allowed & keep[:, None, :]

@@ -52,7 +52,7 @@ class Config(Blueprint):
     Attributes:
         encoder: the frozen feature space it reads.
         weights: none, or the run folder of an arm that has this decoder; "stage:NAME" is a stage.
-        channels: on the grid of tokens, a multiple of 8.
+        channels: on the grid of tokens, a multiple of 16.
     """
 
     encoder: Blueprint

@@ -82,10 +82,16 @@ class Autoencoder(Residuals):
         nn.init.zeros_(writer.out.weight)
 
     def encode(self, now: Float[Tensor, "n P E"], future: Float[Tensor, "n P E"]) -> Float[Tensor, "n K Z"]:
+        if now.shape != future.shape:
+            raise ValueError(
+                f"a change is that of one frame into another: {tuple(now.shape)} and {tuple(future.shape)} are not of one shape"
+            )
         seen = future - now if self.reads == "sub" else torch.cat([future, now], dim=-1)
         return self.reader(seen, None, self.tokens).float()
 
     def decode(self, now: Float[Tensor, "n P E"], latent: Float[Tensor, "n K Z"]) -> Float[Tensor, "n P E"]:
+        if latent.shape != (len(now), self.tokens, self.width):
+            raise ValueError(f"the latents of {len(now)} frames are {(len(now), self.tokens, self.width)}, not {tuple(latent.shape)}")
         written = self.writer(now, latent, self.tokens + now.shape[1])[:, self.tokens :].float()
         return now + written if self.writes == "change" else written
 

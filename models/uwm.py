@@ -94,7 +94,8 @@ class UwmTrunk(Trunk):
         """One pass.
 
         Raises:
-            ValueError: a tap outside 0..depth, a stream is missing, an observation of another size, or a clock per token.
+            ValueError: a tap outside 0..depth, a stream is missing, an observation of another size or with padding, a clock per token, or
+                a stream that wants what one vector for all cannot give: a clock of its own, or not to see the observation.
         """
         check_taps(taps, self.depth)
         sequence = dict(streams)
@@ -103,6 +104,13 @@ class UwmTrunk(Trunk):
         seen = sequence.pop(OBSERVATION).tokens.flatten(1)
         if seen.shape[1] != self.seen:
             raise ValueError(f"this trunk is modulated by {self.seen} numbers of observation, not {seen.shape[1]}; use its observer")
+        if streams[OBSERVATION].keep is not None:
+            raise ValueError("the whole observation modulates this trunk, so it can have no padding")
+        for name, stream in sequence.items():
+            if OBSERVATION in stream.blind:
+                raise ValueError(f"the stream {name!r} is not to see the observation, which modulates every token here")
+            if name not in (ACTION, VIDEO) and isinstance(stream.clock, Tensor):
+                raise ValueError(f"the stream {name!r} has a clock of its own: this trunk has those of {ACTION!r} and {VIDEO!r} alone")
         clean = torch.ones(len(seen), device=seen.device)
         times = [resolve_clock(sequence, sequence[name], clean) for name in (ACTION, VIDEO)]
         if any(time.ndim != 1 for time in times):
@@ -146,6 +154,13 @@ class ActionIn(nn.Module):
         begin(self)
 
     def forward(self, noisy: Float[Tensor, "B H A"], clock: Float[Tensor, "B"], embodiment: Tensor) -> Float[Tensor, "B H D"]:
+        """The tokens.
+
+        Raises:
+            ValueError: a chunk of another length; nothing is broadcast.
+        """
+        if noisy.shape[1] != len(self.place):
+            raise ValueError(f"a chunk has {len(self.place)} actions here, not {noisy.shape[1]}")
         return self.project(noisy) + self.place
 
 

@@ -58,7 +58,7 @@ class FrameBlock(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm_attn, self.norm_mlp = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.norm_attn, self.norm_mlp = (nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) for _ in range(2))
         self.attn = Attention(width, heads)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.modulation = nn.Linear(width, 6 * width)
@@ -120,9 +120,11 @@ class CausalVideo(nn.Module):
             past: from an earlier call; its frames are not computed again.
 
         Raises:
-            ValueError: clock, action and keep are not of these frames, or more than one frame follows a past.
+            ValueError: the frames are not the codec's, clock, action and keep are not of them, or more than one frame follows a past.
         """
-        each = noisy.shape[:2]
+        each, frame = noisy.shape[:2], (len(self.place), self.embed.in_features)
+        if noisy.shape[2:] != frame:
+            raise ValueError(f"a frame is {frame[0]} tokens of {frame[1]} numbers, not {tuple(noisy.shape[2:])}")
         if not clock.shape == keep.shape == action.shape[:2] == each:
             told = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {"clock": clock, "keep": keep, "action": action}.items())
             raise ValueError(f"{each[0]} windows of {each[1]} frames have a clock, a keep and a row of actions for each frame, not {told}")

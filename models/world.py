@@ -25,6 +25,13 @@ class ActionVector(nn.Module):
         self.along = nn.GRU(hidden, width, batch_first=True)
 
     def forward(self, action: Float[Tensor, "B H A"], keep: Bool[Tensor, "B H"]) -> Float[Tensor, "B C"]:
+        """The vectors.
+
+        Raises:
+            ValueError: there is not one flag for each action; nothing is broadcast.
+        """
+        if keep.shape != action.shape[:2]:
+            raise ValueError(f"actions {tuple(action.shape)} have {tuple(action.shape[:2])} flags, one for each, not {tuple(keep.shape)}")
         if action.is_meta:  # the fused GRU has no kernel there; its operations are those of its two products
             states = _counted(self.along, self.each(action))
         else:

@@ -23,6 +23,12 @@ from wmzoo.standard import Scaling, Standardiser
 Control = Literal["none", "current", "shuffled"]
 
 
+def end_of_chunk(gaps: tuple[int, ...], horizon: int) -> None:
+    """Raise UserError if the first of these frames is not that at the end of the chunk."""
+    if gaps and gaps[0] != horizon:
+        raise UserError(f"the frame is that of the chunk's end, {horizon} actions on: say so many control steps to it, not {gaps[0]}")
+
+
 class Ahead(nn.Module, ABC):
     """What a second stream holds: something about the frame at the end of a chunk, in N tokens of X numbers, never with a gradient.
 

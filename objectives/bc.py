@@ -70,7 +70,7 @@ class Bc(Denoiser):
 
     def standing_queries(self, count: int) -> dict[str, Stream]:
         """The stream, the same for every window."""
-        return {self.stream: Stream(self.queries.expand(count, -1, -1))}
+        return {self.stream: Stream(self.queries.expand(count, -1, -1), query=True)}
 
     def embed(self, noisy: Tensor, clock: Tensor, batch: Batch) -> dict[str, Stream]:
         return self.standing_queries(len(batch))

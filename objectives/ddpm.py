@@ -10,8 +10,8 @@ arXiv:2010.02502; Nichol and Dhariwal 2021 (squared cosine schedule), arXiv:2102
     executed: predicted[:, T_o - 1 :]                Ddpm.executable
 The chunk starts at the first of the T_o observation frames, so its first T_o - 1 actions lie in the past.  The index k counts
 from the data (0) to the noise (99); the trunk sees zoo time t = 1 - (k + 1) / 100, so 0 is noise here too.
-We differ: actions repeated past the episode's end are masked; the original trains on them.  The noise of DDPM's steps is seeded by
-the noise that a chunk starts from.
+We differ: actions repeated past the episode's end are masked; the original trains on them (`train_on_pad`).  The noise of DDPM's
+steps is seeded by the noise that a chunk starts from.
 """
 
 from collections.abc import Callable
@@ -105,6 +105,7 @@ class Ddpm(Denoiser):
         sampler: "ddim" or "ddpm", used when the policy plays.
         prediction: what the network predicts, see `regressed`.
         idle: windows without actions are asked for their noise too, as UWM's published code does.
+        train_on_pad: actions repeated past the episode's end count too, as in Diffusion Policy's published code.
     """
 
     stream = "action"
@@ -119,21 +120,25 @@ class Ddpm(Denoiser):
         sampler: Literal["ddim", "ddpm"],
         prediction: Prediction = "epsilon",
         idle: bool = False,
+        train_on_pad: bool = False,
     ) -> None:
         super().__init__()
         if history < 1:
             raise UserError(f"a policy sees at least one frame, not {history}")
         self.encode, self.decode, self.history, self.sampler = encode, decode, history, sampler
-        self.prediction, self.idle = prediction, idle
+        self.prediction, self.idle, self.train_on_pad = prediction, idle, train_on_pad
         self.register_buffer("alpha_bar", DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)
 
     def needs(self) -> Needs:
         return Needs(history=self.history, first_action=1 - self.history)
 
     def forward(self, batch: Batch) -> Question:
-        action = torch.where(batch.action_mask, batch.action, 0.0)
+        known = batch.action_mask
+        if self.train_on_pad:  # in the numbers that this robot has
+            known = known.any(dim=1, keepdim=True).expand_as(known)
+        action = torch.where(known, batch.action, 0.0)
         asked = torch.ones_like(batch.has_action) if self.idle else batch.has_action
-        mask = batch.action_mask | (asked & ~batch.has_action)[:, None, None]
+        mask = known | (asked & ~batch.has_action)[:, None, None]
         noise = torch.randn_like(action)
         index = torch.randint(0, STEPS, (len(batch),), device=action.device)
         index = torch.where(batch.has_action, index, STEPS - 1)
@@ -184,6 +189,7 @@ class Config(Blueprint):
         sampler: ddim or ddpm.
         prediction: the noise (the paper), the clean chunk or the velocity v.
         idle: windows without actions are asked for their noise too.
+        train_on_pad: actions repeated past the episode's end count too.
     """
 
     encode: Blueprint
@@ -192,6 +198,8 @@ class Config(Blueprint):
     sampler: Literal["ddim", "ddpm"] = "ddim"
     prediction: Prediction = "epsilon"
     idle: bool = False
+    train_on_pad: bool = False
 
     def build(self, sizes: Sizes) -> Ddpm:
-        return Ddpm(self.encode.build(sizes), self.decode.build(sizes), self.history, self.sampler, self.prediction, self.idle)
+        layers = self.encode.build(sizes), self.decode.build(sizes)
+        return Ddpm(*layers, self.history, self.sampler, self.prediction, self.idle, self.train_on_pad)

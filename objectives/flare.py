@@ -29,8 +29,8 @@ from torch import nn
 
 from wmzoo.batch import Batch
 from wmzoo.errors import UserError
-from wmzoo.interfaces import Blueprint, Sizes, Target
-from wmzoo.question import Stream
+from wmzoo.interfaces import Blueprint, Objective, Sizes, Target
+from wmzoo.question import Question, Score, Stream
 
 from .align import Align, Centre, Control, Plan
 
@@ -38,6 +38,14 @@ from .align import Align, Centre, Control, Plan
 def projector(width: int, out: int) -> nn.Sequential:
     """From the trunk's width to the target's: norm, twice as wide, SiLU, out."""
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, out))
+
+
+class Without(Objective):
+    """No future token: the term is there and counts for no window, so what remains is the policy, bit for bit."""
+
+    def forward(self, batch: Batch) -> Question:
+        nothing = torch.zeros(len(batch), device=batch.image.device)
+        return Question({}, frozenset(), lambda _: {"align": Score(nothing, nothing.bool())})
 
 
 class Flare(Align):
@@ -51,8 +59,6 @@ class Flare(Align):
     """
 
     def __init__(self, plan: Plan, depth: int, target: Target, tokens: int, width: int) -> None:
-        if tokens < 1:
-            raise UserError(f"FLARE needs at least one future token, not {tokens}")
         super().__init__(plan, depth, target, partial(projector, width), tokens)
         self.queries = nn.Parameter(0.02 * torch.randn(tokens, width))
 
@@ -66,7 +72,7 @@ class Config(Blueprint):
 
     Attributes:
         target: models/targets.py.
-        tokens: M, as many as the target has.
+        tokens: M, as many as the target has; 0 is the policy alone.
         tap: depth as a part of the trunk.
         gap: control steps to the future frame; the paper's is the length of the chunk.
         control: none, or the control arms: current, shuffled.
@@ -80,7 +86,11 @@ class Config(Blueprint):
     control: Control = "none"
     centre: Centre = "none"
 
-    def build(self, sizes: Sizes) -> Flare:
+    def build(self, sizes: Sizes) -> Objective:
+        if self.tokens == 0:
+            return Without()
+        if self.tokens < 0:
+            raise UserError(f"FLARE has future tokens, or none, not {self.tokens}")
         if self.gap < 1:
             raise UserError(f"the future is at least 1 control step ahead, not {self.gap}")
         plan = Plan("future", self.tap, "future", self.gap, self.control, self.centre)

@@ -81,7 +81,7 @@ class Lapa(Objective):
         return Question(self.standing(batch), frozenset(), score, watch)
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
-        return {"code": Stream(self.queries.expand(len(batch), -1, -1), blind=frozenset({"video"}))}
+        return {"code": Stream(self.queries.expand(len(batch), -1, -1), blind=frozenset({"video"}), query=True)}
 
 
 @dataclass(frozen=True)

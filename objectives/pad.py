@@ -27,7 +27,7 @@ from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.sample import euler
 from wmzoo.standard import Scaling
 
-from .ahead import FrameTarget
+from .ahead import FrameTarget, end_of_chunk
 from .flow import flow_loss
 from .uwm import stream_loss
 
@@ -123,5 +123,6 @@ class Config(Blueprint):
     scaling: Scaling = "measured"
 
     def build(self, sizes: Sizes) -> Pad:
+        end_of_chunk((self.gap,), sizes.horizon)
         target = FrameTarget(cast("Encoder", self.codec.build(sizes)), (self.gap,), sizes.views, self.scaling)
         return Pad(target, self.encode.build(sizes), self.decode.build(sizes), sizes)

@@ -11,6 +11,7 @@ index k of K is zoo time 1 - (k + 1) / K: the noisiest is 0.  Clocks are one for
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf
 from typing import Any, Literal, assert_never, cast
 
 import torch
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wmzoo.clock import interpolate, velocity
+from wmzoo.errors import UserError
 from wmzoo.sample import euler
 
 from .ddpm import SCHEDULE, add_noise, regressed, ruled, zoo_clock
@@ -37,9 +39,15 @@ TERMINAL: dict[str, Any] = {
 
 
 class Path(ABC):
-    """From noise to data: training clocks, the noisy value, what is regressed, and the way back."""
+    """From noise to data: training clocks, the noisy value, what is regressed, and the way back.
 
-    term: str  # what is regressed, as the terms of a loss are called
+    Attributes:
+        term: what is regressed, as the terms of a loss are called.
+        most: steps back that it can take.
+    """
+
+    term: str
+    most: float = inf
 
     @abstractmethod
     def clocks(self, shape: tuple[int, ...], device: Any) -> Float[Tensor, "*shape"]:
@@ -60,7 +68,11 @@ class Path(ABC):
 
     @abstractmethod
     def back(self, predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-        """From noise to data in so many calls of predict(value, clock (B,))."""
+        """From noise to data in so many calls of predict(value, clock (B,)).
+
+        Raises:
+            ValueError: it predicts another shape than it was asked at; nothing is broadcast.
+        """
 
 
 class Straight(Path):
@@ -93,6 +105,7 @@ class Denoising(Path):
     def __init__(self, schedule: dict[str, Any], term: str) -> None:
         self.schedule, self.term = schedule, term
         self.alpha_bar = self.scheduler().alphas_cumprod
+        self.most = len(self.alpha_bar)
 
     @property
     def rule(self) -> str:
@@ -122,12 +135,30 @@ class Denoising(Path):
         scheduler.set_timesteps(steps)
         for index in scheduler.timesteps:
             clock = zoo_clock(index, len(self.alpha_bar)).to(value.device).expand(len(value))
-            value = scheduler.step(predict(value, clock), index, value).prev_sample
+            predicted = predict(value, clock)
+            if predicted.shape != value.shape:
+                raise ValueError(f"what is predicted has the shape of its value {tuple(value.shape)}, not {tuple(predicted.shape)}")
+            value = scheduler.step(predicted, index, value).prev_sample
         return value
 
 
-def path_of(kind: Kind) -> Path:
-    """The named path."""
+def path_of(kind: Kind, steps: int = 1) -> Path:
+    """The named path.
+
+    Args:
+        steps: back that will be asked of it.
+
+    Raises:
+        UserError: none, or more than it has noise levels.
+    """
+    path = _path(kind)
+    if not 1 <= steps <= path.most:
+        most = f", at most {path.most}" if path.most < inf else ""
+        raise UserError(f"path {kind} is sampled in at least one step{most}, not {steps}")
+    return path
+
+
+def _path(kind: Kind) -> Path:
     match kind:
         case "flow":
             return Straight()

@@ -57,7 +57,7 @@ class RlaHead(Objective):
         return Question(self.standing(batch), frozenset(), score)
 
     def standing(self, batch: Batch) -> dict[str, Stream]:
-        return {self.stream: Stream(self.queries.expand(len(batch), -1, -1), blind=frozenset({"video"} - {self.stream}))}
+        return {self.stream: Stream(self.queries.expand(len(batch), -1, -1), blind=frozenset({"video"} - {self.stream}), query=True)}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from wmzoo.question import Hidden, Question, Score, Stream
 from wmzoo.shapes import checked
 from wmzoo.standard import Scaling
 
-from .ahead import Ahead, Control, FrameTarget
+from .ahead import Ahead, Control, FrameTarget, end_of_chunk
 from .path import Kind, path_of
 
 
@@ -86,12 +86,9 @@ class SecondStream(Denoiser):
 
     def __init__(self, ahead: Ahead, plan: Plan, width: int, out: int) -> None:
         super().__init__()
-        if not 0 <= plan.drop <= 1 or plan.steps < 1 or plan.registers < 0:
-            raise UserError(
-                f"drop is from 0 to 1, sampling takes at least one step, registers are none or more; not "
-                f"{plan.drop}, {plan.steps} and {plan.registers}"
-            )
-        self.ahead, self.plan, self.path = ahead, plan, path_of(plan.path)
+        if not 0 <= plan.drop <= 1 or plan.registers < 0:
+            raise UserError(f"drop is from 0 to 1, registers are none or more; not {plan.drop} and {plan.registers}")
+        self.ahead, self.plan, self.path = ahead, plan, path_of(plan.path, plan.steps)
         self.encode, self.decode = nn.Linear(ahead.width, width), nn.Linear(out, ahead.width)
         self.place = nn.Parameter(0.02 * torch.randn(ahead.tokens, width))
         self.register_buffer("idle", torch.randn(ahead.tokens, ahead.width))  # what says nothing says it always alike
@@ -284,10 +281,7 @@ class Config(Blueprint):
         return FrameTarget(cast("Encoder", self.codec.build(sizes)), self.gaps, sizes.views, self.scaling, self.control)
 
     def build(self, sizes: Sizes) -> Uwm:
-        if self.gaps and self.gaps[0] != sizes.horizon:
-            raise UserError(
-                f"the frame is that of the chunk's end: `gaps` begins with {sizes.horizon}, the chunk's actions, not {self.gaps}"
-            )
+        end_of_chunk(self.gaps, sizes.horizon)
         if self.path == "epsilon" and self.scaling == "measured":
             raise UserError(
                 "path epsilon clips latents to [-1, 1], which measured scaling exceeds: say scaling none or tenth, or path flow"

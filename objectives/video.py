@@ -67,13 +67,11 @@ class Video(WorldModel):
         self.every = cast("Any", network).every
         if horizon < self.every:
             raise UserError(f"frames {self.every} steps apart need a chunk as long, this arm has {horizon}")
-        if not 0 <= drop < 1 or guidance < 0 or steps < 1:
-            raise UserError(
-                f"drop is from 0 to below 1, guidance at least 0, sampling at least one step; not {drop}, {guidance} and {steps}"
-            )
+        if not 0 <= drop < 1 or guidance < 0:
+            raise UserError(f"drop is from 0 to below 1, guidance at least 0; not {drop} and {guidance}")
         self.network, self.size, self.view, self.steps = network, size, view, steps
         self.horizon, self.frames = horizon - horizon % self.every, horizon // self.every
-        self.drop, self.guidance, self.path = drop, guidance, path_of(path)
+        self.drop, self.guidance, self.path = drop, guidance, path_of(path, steps)
         self.standard = Standardiser(self.encoder.width)
 
     @property

@@ -1,5 +1,6 @@
 """specs 7.4: Diffusion Policy's schedule, loss and samplers."""
 
+from dataclasses import replace
 from typing import Literal, cast
 
 import pytest
@@ -13,6 +14,7 @@ from wmzoo.batch import Batch
 from wmzoo.interfaces import Sizes
 from wmzoo.models import embodiment
 from wmzoo.objectives.ddpm import SCHEDULE, Config, Prediction, add_noise, noise_loss, regressed, zoo_clock
+from wmzoo.question import Hidden
 
 INS, OUTS = embodiment.InConfig(), embodiment.OutConfig()
 
@@ -107,6 +109,24 @@ def test_action_free_rows_are_pure_noise(batch: Batch, sizes: Sizes) -> None:
     clock = ddpm(batch).streams["action"].clock
     assert isinstance(clock, torch.Tensor)
     assert (clock[~batch.has_action] == 0).all()
+
+
+def test_repeated_actions_count_where_asked(batch: Batch, sizes: Sizes) -> None:
+    """Past the end of the episode nothing is asked, unless `train_on_pad`; numbers that this robot has not are never asked."""
+    padded = replace(batch, action_mask=batch.action_mask.clone())
+    padded.action_mask[0, 5:], padded.action_mask[0, :, 2] = False, False
+    asked = {}
+    for pad in (False, True):
+        ddpm = Config(INS, OUTS, history=1, train_on_pad=pad).build(sizes)
+        question = ddpm(padded)
+        hidden = Hidden({}, {"action": torch.zeros(6, 8, sizes.out, requires_grad=True)})
+        answer = ddpm.read(hidden, padded).detach().requires_grad_()
+        ddpm.read = lambda *_, answer=answer: answer
+        question.score(hidden)["denoise"].mean().backward()
+        assert answer.grad is not None
+        asked[pad] = answer.grad[0] != 0
+    assert asked[False].tolist() == padded.action_mask[0].tolist()
+    assert asked[True].tolist() == [[True, True, False]] * 8
 
 
 def test_ddpm_sampler_recovers_a_known_point(sizes: Sizes) -> None:

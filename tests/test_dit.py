@@ -233,6 +233,27 @@ def test_who_borrows_a_clock_is_hidden_with_its_owner() -> None:
     assert closed(changed(given, "future", clock="action", blind=frozenset({"action"})))["future"] == {"action"}
 
 
+def test_queries_beside_a_prefix() -> None:
+    """Learned queries without a clock see state and noisy actions; a prefix that is blind to these does not look at the queries."""
+    given = changed(changed(streams(), "state", blind=frozenset({"action"})), "future", query=True)
+    given = changed(given, "observation", blind=frozenset({"state", "action"}))
+    hidden = closed(given)
+    assert hidden["observation"] == {"state", "action", "future"}
+    assert hidden["state"] == {"action", "future"}
+    assert hidden["future"] == hidden["action"] == frozenset()
+    sealed = changed(changed(given, "future", blind=frozenset({"video"})), "action", blind=frozenset({"video"}))
+    sealed = {**sealed, "video": Stream(torch.randn(3, 3, 16), torch.rand(3))}
+    assert closed(sealed)["action"] == closed(sealed)["future"] == {"video"}, "a query that is as blind passes nothing on"
+    assert "future" in closed(changed(sealed, "future", blind=frozenset()))["action"]
+
+
+def test_frames_of_another_length() -> None:
+    """One frame for all tokens would be repeated, and nothing would be masked."""
+    for frames in (torch.zeros(1, dtype=torch.long), torch.arange(3)):
+        with pytest.raises(ValueError, match="each of one frame"):
+            self_mask(changed(streams(), "action", frame=frames))
+
+
 def test_pi0_prefix_mask(batch: Batch, sizes: Sizes) -> None:
     """P1 on the arm as it is built: the observation is blind to the rest, the state to the actions; actions see everything."""
     hybrid = made(registry.arm("pi0", "tiny"), sizes).eval()

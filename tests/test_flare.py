@@ -311,12 +311,29 @@ def test_the_policy_alone_plays_the_same(batch: Batch, sizes: Sizes) -> None:
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"tap": 1.5}, "tap 1.5"), ({"tokens": 3}, "3 hidden tokens .* target of 4"), ({"tokens": 0}, "at least one future token"),
+    ({"tap": 1.5}, "tap 1.5"), ({"tokens": 3}, "3 hidden tokens .* target of 4"), ({"tokens": -1}, "future tokens, or none, not -1"),
     ({"gap": 0}, "at least 1 control step"), ({"target": FollowingConfig(2.0)}, "rho must be"),
 ])  # fmt: skip
 def test_a_wrong_field_is_one_line(fields: dict[str, Any], message: str, sizes: Sizes) -> None:
     with pytest.raises(UserError, match=message):
         made(small(**fields), sizes)
+
+
+def test_no_future_token_is_the_policy(batch: Batch, sizes: Sizes) -> None:
+    """A2: with M = 0 losses, gradients and actions are those of the policy with the same eye, bit for bit."""
+    arms = small(tokens=0), replace(self_contained(registry.arm("policy_embedding", "tiny")), shape=small().shape)
+    ours, plain = (made(arm, sizes) for arm in arms)
+    for hybrid in (ours, plain):
+        scores(hybrid, batch)["flow/velocity"].backward()
+    assert scores(ours, batch)["flare/align"] == 0
+    gradients = [{name: p.grad for name, p in hybrid.named_parameters()} for hybrid in (ours, plain)]
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        other = gradients[1][name]
+        assert (gradient is None) == (other is None), name
+        assert gradient is None or other is None or torch.equal(gradient, other), name
+    noise = torch.randn(len(batch), *batch.action.shape[1:])
+    assert torch.equal(ours.eval().act(batch, noise, 3), plain.eval().act(batch, noise, 3))
 
 
 def test_a_following_target_needs_the_embedding(sizes: Sizes) -> None:

@@ -97,6 +97,20 @@ def test_patches_have_no_place(sizes: Sizes) -> None:
     torch.testing.assert_close(model.decode(now[:, order], latent), model.decode(now, latent)[:, order])
 
 
+def test_nothing_is_broadcast_over_pairs(sizes: Sizes) -> None:
+    """One frame for all, or one latent for all tokens, would be repeated without a word."""
+    now, future = maps()
+    for reads in ("sub", "concat"):
+        model = model_of(small(reads=reads), sizes)
+        for pair in ((now[:1], future), (now[:, :1], future), (now, future[..., :1])):
+            with pytest.raises(ValueError, match="not of one shape"):
+                model.encode(*pair)
+        latent = model.encode(now, future)
+        for wrong in (latent[:1], latent[:, :1], latent[..., :1]):
+            with pytest.raises(ValueError, match="the latents of 3 frames"):
+                model.decode(now, wrong)
+
+
 def test_the_latent_is_of_the_difference_alone(sizes: Sizes) -> None:
     """L3: the same map added to both frames leaves the latent, not what is written; "concat" sees both frames."""
     now, future = maps()

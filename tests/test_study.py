@@ -257,6 +257,13 @@ def test_a_job_without_a_result_has_failed(toy_data: Path, tmp_path: Path) -> No
 
     assert set(launch.run(what, idle, told_nothing).values()) == {"it ended without a result"}
 
+    def careless(words: list[str], log: Path) -> "Future[str]":
+        write_json(Path(words[1]) / "cell.json", {"measured": 3})
+        return idle(words, log)
+
+    for wrong in launch.run(what, careless, told_nothing).values():
+        assert wrong.endswith("cell.json is not that of a cell; delete it"), "the rest goes on"
+
 
 def test_an_engine_that_loses_a_worker_fails_that_job_alone(toy_data: Path, tmp_path: Path) -> None:
     """A future that raises, and a folder that holds another run: both are reported, and the rest is run."""
@@ -540,7 +547,8 @@ def test_what_latent_actions_know_is_a_table(toy_data: Path, tmp_path: Path) -> 
     line = {"value": 0.5, "interval": [0.25, 0.75]}
     both = {"ridge": {"within": {"mean": line, "pooled": {"value": 0.9, "interval": None}}}}
     result = {"probes": {"latent": both, "random encoder": both}, "codes": {"in_use": 0.25, "codes": 64}, "attention": None,
-              "reconstruction": {"moving": line}, "halfway": {}, "validation": {"n": 9, "episodes": 3}}  # fmt: skip
+              "reconstruction": {"moving": line}, "halfway": {}, "validation": {"n": 9, "episodes": 3},
+              "data": {"toy-red": "0"}, "trained_on": {"toy-red": "0"}}  # fmt: skip
     write_json(what.cells[1].folder / "probe.json", result)
     rows = report.latents(find(what, {}, {})).rows
     assert rows[0][:3] == ("policy", "-", "1 of 2 cells missing")
@@ -548,6 +556,37 @@ def test_what_latent_actions_know_is_a_table(toy_data: Path, tmp_path: Path) -> 
                        "n/a", "n/a", "n/a", "9 windows of 3 episodes")  # fmt: skip
     assert rows[2][:3] == ("flare", "-", "1 of 2 cells missing")
     assert "latents" in [table.name for table in report.tables(find(what, {}, {}))]
+    for otherwise in ({"asked": 100}, {"data": {"toy-red": "1"}}):  # `wmzoo probe RUN --windows 100`, or --data of another folder
+        write_json(what.cells[1].folder / "probe.json", result | otherwise)
+        assert not what.cells[1].done
+    write_json(what.cells[1].folder / "probe.json", {"other": 1})
+    with pytest.raises(UserError, match=r"probe\.json is not that of a probed run; delete it"):
+        assert what.cells[1].done
+
+
+def test_what_autoencoders_decode_is_a_table(toy_data: Path, tmp_path: Path) -> None:
+    """A line for each seed, tasks and horizon; half of a latent at the last one; what has no latent has no skill with it."""
+    rows = {"policy": Row("policy"), "flare": Row("flare")}
+    found = replace(SMALL, rows=rows, settings={"": {"data.demos": 3}}, measures=("foresee", "transfer"), seeds=(0,), elsewhere=("other",))
+    what = plan(toy_data, tmp_path, found)
+    about = {"kind": "autoencoder", "feature_space": "x", "data": {}, "n": 9, "episodes": 3, "asked": 256, "tasks": ["own"]}
+    line = {"moving_ratio": 0.25, "skill": 0.5, "skill_interval": [0.4, 0.6]}
+    for job, ways in zip(what.cells, (("own latent", "no latent", "another's latent"), ("no latent",)), strict=True):
+        told = about | {"ways": {way: {"4": line, "8": line} for way in ways}}
+        told |= {"order": {"noisy": {"nearest": 0.5}, "noise": {"nearest": 0.125}}} if len(ways) > 1 else {}
+        for name, tasks in (("world", ["own"]), ("world-other", ["other"])):
+            write_json(job.folder / f"{name}.json", told | {"tasks": tasks})
+            (job.folder / f"{name}.npz").touch()
+        write_json(job.folder / "export" / "policy.json", FACTS)
+        write_json(job.folder / "cell.json", {"measured": job.asked, "seconds": {"train": 1.0}, "peak_bytes": 1})
+    table = report.residuals(find(what, {}, {}))
+    skill, n = "+0.50 [+0.40, +0.60]", "9 windows of 3 episodes"
+    assert table.rows[0] == ("policy", "-", "0", "own", "4", "0.250", skill, skill, skill, "", "", n)
+    assert table.rows[1][-3:] == ("0.50", "0.12", n)
+    assert [row[3] for row in table.rows] == ["own", "own", "other", "other"] * 2
+    assert table.rows[-1][5:] == ("0.250", "", skill, "", "", "", n)
+    assert all(len(row) == len(table.head) for row in table.rows)
+    assert "residuals" in [shown.name for shown in report.tables(find(what, {}, {}))]
 
 
 def test_shifts_count_the_start_states_of_the_study(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,6 +599,9 @@ def test_shifts_count_the_start_states_of_the_study(toy_data: Path, tmp_path: Pa
     write_json(job.folder / "eval-light-1.json", summary(more))
     (row, *_) = report.shifts(find(what, {}, {})).rows
     assert (row[2][:3], row[3][:3], row[4]) == ("2/2", "2/2", "not run")
+    assert job.done
+    write_json(job.folder / "eval-light-1.json", summary(more[:1]))  # `wmzoo eval RUN --shift light-1 --tasks toy-red --handles 1`
+    assert not job.done
 
 
 def test_what_is_gained_in_dreams_is_drawn_between_its_marks(toy_data: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """UWM: numbers by hand, four modes and the joint one, leaks, controls, PAD, GR-1, and the published network weight for weight."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from helpers import by_heart, check_two_modes, learns, made, scores, two_alike
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -12,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from wmzoo import registry
 from wmzoo.batch import Batch
 from wmzoo.compose import Hybrid
-from wmzoo.config import Experiment, build, self_contained, sizes_for
+from wmzoo.config import Experiment, Term, build, self_contained, sizes_for
 from wmzoo.errors import UserError
 from wmzoo.features import frame_tokens
 from wmzoo.interfaces import Denoiser, Sizes
@@ -346,6 +348,7 @@ def test_pad_embeds_the_present_and_samples_both(batch: Batch, sizes: Sizes) -> 
         ({"gaps": ()}, "future frames lie"),
         ({"registers": -1}, "registers are none or more"),
         ({"path": "epsilon"}, "say scaling none or tenth"),
+        ({"path": "epsilon", "scaling": "none", "steps": 101}, "at most 100, not 101"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(sizes: Sizes, bad: dict[str, Any], message: str) -> None:
@@ -501,6 +504,96 @@ def test_the_published_form_learns_from_the_first_step(batch: Batch, sizes: Size
     assert trunk.linear.weight.grad is not None
     assert trunk.linear.weight.grad.any()
     assert video(made(small(), sizes, moved=False)).decode.weight.count_nonzero() == 0, "flow matching keeps its zero"
+
+
+def published(sizes: Sizes) -> Hybrid:
+    """The published form at tiny size: UWM's trunk, observation by modulation, epsilon on both streams."""
+    arm = small(path="epsilon", scaling="none", registers=0, drop=0.0)
+    actions = ddpm.Config(parity.InConfig(), parity.OutConfig(), history=1, idle=True)
+    eye = parity.ObserverConfig(conv.Config(channels=(16, 32)), text.Config(width=32, depth=1))
+    terms = {"ddpm": Term(actions, weights={"denoise": 1.0}), "uwm": replace(arm.objectives["uwm"], weights={"noise": 1.0})}
+    return made(replace(arm, trunk=parity.Config(heads=2, registers=2), observer=eye, objectives=terms), sizes).eval()
+
+
+def test_published_modes_are_ddim_on_one_stream(batch: Batch, sizes: Sizes) -> None:
+    """U7: indices 90, 80, ..., 0 of one stream while the other stays as it is: noise at clock 0, or clean at 1; or both go together."""
+    hybrid = published(sizes)
+    actions, frames = cast("ddpm.Ddpm", hybrid.objectives["ddpm"]), video(hybrid)
+    noise_a, noise_v = torch.randn(6, 8, 3), torch.randn(6, frames.ahead.tokens, frames.ahead.width)
+    shown: list[tuple[Tensor, Tensor]] = []
+
+    def ask(a: Tensor, t_a: Tensor, v: Tensor, t_v: Tensor) -> tuple[Tensor, Tensor]:
+        shown.append((t_a, t_v))
+        streams = {**hybrid.observer(batch), **actions.embed(a, t_a.expand(6), batch), **frames.embed(v, t_v.expand(6), batch)}
+        hidden = hybrid.trunk(streams)
+        return actions.read(hidden, batch), frames.read(hidden, batch)
+
+    def ddim(step: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Tensor:
+        scheduler, value = DDIMScheduler(**ddpm.SCHEDULE), start
+        scheduler.set_timesteps(10)
+        assert scheduler.timesteps.tolist() == list(range(90, -1, -10))
+        for k in scheduler.timesteps:
+            value = cast("Any", scheduler).step(step(value, zoo_clock(k)), k, value).prev_sample
+        return value
+
+    nothing, clean, silent = torch.tensor(0.0), torch.tensor(1.0), cast("Tensor", frames.idle).expand(6, -1, -1)
+    with torch.no_grad():
+        policy = ddim(lambda a, t: ask(a, t, silent, nothing)[0], noise_a)
+        forward = ddim(lambda v, t: ask(noise_a, clean, v, t)[1], noise_v)
+        inverse = ddim(lambda a, t: ask(a, t, noise_v, clean)[0], noise_a)
+        told_nothing = ddim(lambda v, t: ask(noise_a, nothing, v, t)[1], noise_v)
+        both = ddim(
+            lambda x, t: torch.cat(
+                [part.flatten(1) for part in ask(x[:, :24].unflatten(1, (8, 3)), t, x[:, 24:].view_as(noise_v), t)], dim=1
+            ),
+            torch.cat([noise_a.flatten(1), noise_v.flatten(1)], dim=1),
+        )
+        torch.testing.assert_close(hybrid.act(batch, noise_a, 10), policy)
+        noise = {"ddpm": noise_a, "uwm": noise_v}
+        torch.testing.assert_close(hybrid.generate(batch, "uwm", {"uwm": noise_v}, 10, {"ddpm": noise_a}), forward)
+        torch.testing.assert_close(hybrid.generate(batch, "ddpm", {"ddpm": noise_a}, 10, {"uwm": noise_v}), inverse)
+        torch.testing.assert_close(hybrid.generate(batch, "uwm", noise, 10, {}), told_nothing)
+        joint = hybrid.jointly(batch, noise, 10)
+        torch.testing.assert_close(torch.cat([joint["ddpm"].flatten(1), joint["uwm"].flatten(1)], dim=1), both)
+    assert len(shown) == 50
+    assert not torch.allclose(policy, inverse)
+
+
+def test_published_first_losses_are_those_of_predicting_zero(batch: Batch, sizes: Sizes) -> None:
+    """U2: the mean square of the noise, 1 for each stream, about 2 together."""
+    hybrid = published(sizes)
+    for parameter in (*hybrid.trunk.linear.parameters(), *video(hybrid).decode.parameters(), *hybrid.objectives["ddpm"].parameters()):
+        parameter.data.zero_()
+    many = batch[torch.tensor([0, 3, 4, 5]).repeat(100)]
+    assert sum(score.item() for score in scores(hybrid, many).values()) == pytest.approx(2.0, abs=0.05)
+
+
+def test_the_published_trunk_says_what_it_cannot_do() -> None:
+    """One vector modulates all: padding of the observation, a stream that may not see it, and a third clock are refused, not ignored."""
+    trunk = parity.UwmTrunk(32, 1, 2, seen=32, registers=2)
+    streams = {
+        "observation": Stream(torch.ones(2, 2, 16)),
+        "action": Stream(torch.ones(2, 4, 32), torch.ones(2)),
+        "video": Stream(torch.ones(2, 3, 32), torch.ones(2)),
+    }
+    for wrong, message in (
+        ({"observation": Stream(torch.ones(2, 2, 16), keep=torch.ones(2, 2, dtype=torch.bool))}, "no padding"),
+        ({"action": Stream(torch.ones(2, 4, 32), torch.ones(2), blind=frozenset({"observation"}))}, "not to see the observation"),
+        ({"other": Stream(torch.ones(2, 4, 32), torch.ones(2))}, "a clock of its own"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trunk({**streams, **wrong})
+    with pytest.raises(ValueError, match="a chunk has 8 actions here, not 1"):
+        parity.ActionIn(3, 32, 8)(torch.ones(2, 1, 3), torch.ones(2), torch.zeros(2))
+
+
+@pytest.mark.parametrize(("name", "field"), [("pad", {"gap": 4}), ("gr1", {"gaps": (4,)}), ("uwm", {"gaps": (4,)})])
+def test_the_frame_is_that_of_the_chunks_end(name: str, field: dict[str, Any], sizes: Sizes) -> None:
+    arm = self_contained(registry.arm(name, "tiny"))
+    term = arm.objectives[name]
+    wrong = replace(arm, objectives={**arm.objectives, name: replace(term, config=replace(cast("Any", term.config), **field))})
+    with pytest.raises(UserError, match="the chunk's end, 8 actions on"):
+        made(wrong, sizes)
 
 
 @pytest.mark.slow

@@ -206,7 +206,16 @@ def test_video_predict_keeps_its_history(frames: Batch, sizes: Sizes) -> None:
 
 
 def test_guidance_asks_twice_and_moves_the_answer(frames: Batch, sizes: Sizes) -> None:
-    _, model = model_of(sizes, steps=2)
+    """V4: every frame is asked for with its actions and without; what led to the frames before it stays told."""
+    _, model = model_of(sizes, steps=2, guidance=2.0)
+    network, heard = cast("CausalVideo", model.network), []
+    network.register_forward_pre_hook(lambda _, given: heard.append((bool((given[1] == 1).all()), given[3].all().item())))
+    with torch.no_grad():
+        now, keep = frame_tokens(frames, model.encoder, 0).float(), torch.ones(6, 8, dtype=torch.bool)
+        model.predict(frames, now, frames.action, keep, torch.Generator().manual_seed(0))
+    asked = [told for clean, told in heard if not clean]
+    assert asked.count(True) == asked.count(False) == 2 * FRAMES
+    assert [told for clean, told in heard if clean] == [False] + [True] * (FRAMES - 1), "nothing leads to the first frame"
     now, keep = frame_tokens(frames, model.encoder, 0).float(), torch.ones(6, 8, dtype=torch.bool)
     answers = []
     for scale in (0.0, 1.0, 2.0):

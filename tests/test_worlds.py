@@ -263,6 +263,9 @@ def test_padding_is_not_heard() -> None:
     torch.testing.assert_close(reader(action[:, :4], keep[:, :4]), vector)
     assert (reader(action, torch.zeros(2, 6, dtype=torch.bool)) == 0).all()
     assert not torch.allclose(reader(action[:, [1, 0, 2, 3, 4, 5]], keep), vector), "order matters"
+    for wrong in (keep[:, :1], keep[:1], keep[:, :5]):
+        with pytest.raises(ValueError, match="one for each"):
+            reader(action, wrong)
 
 
 def test_places_of_a_grid_differ() -> None:

@@ -339,7 +339,10 @@ def study(
 
         def told(state: dict[Path, Any], failed: dict[Path, str]) -> None:
             if watcher.told(state, failed):
-                write(what, Path(runs), state, failed)
+                try:
+                    write(what, Path(runs), state, failed)
+                except UserError as error:  # a page that cannot be drawn now must not end what runs
+                    watcher.console.print(f"no report yet: {error}", highlight=False, markup=False, soft_wrap=True)
 
         failed = run(what, submit, told)
     print(f"report: {write(what, Path(runs), {}, failed)}")

@@ -60,6 +60,7 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 f"in pixels, {ahead} ahead: skill {row['pixel skill']:+.2f} [{low:+.2f}, {high:+.2f}], where it moves "
                 f"{row['pixel moving_ratio']:.3f} of a copy's squared error; psnr {row['psnr']:.1f}, copy {row['copy psnr']:.1f}"
+                f"{seen_in_pixels(row)}"
             )
         if "space skill" in row:
             low, high = row["space skill_interval"]
@@ -98,6 +99,14 @@ def table(result: dict[str, Any]) -> str:
     speed = f"{price['milliseconds']:.1f} ms with {price['threads']} threads"
     lines.append(f"cost of one prediction: {operations}, {speed}, {price['parameters']:,} parameters")
     return "\n".join(lines)
+
+
+def seen_in_pixels(row: Mapping[str, float]) -> str:
+    """How near the decoder comes with the true tokens, which is not the model's doing; "" in a result that does not say."""
+    if "seen mse" not in row:
+        return ""
+    lpips = f", lpips {row['seen lpips']:.3f}" if "seen lpips" in row else ""
+    return f"; decoder with the true tokens: squared error {row['seen mse']:.5f} of {row['mse']:.5f}, psnr {row['seen psnr']:.1f}{lpips}"
 
 
 @dataclass(frozen=True)

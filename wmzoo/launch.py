@@ -57,13 +57,20 @@ def run(what: Plan, submit: Submit, told: Callable[[dict[Path, State], dict[Path
         for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
             folder = running.pop(future)
             lost = future.exception()  # an engine that lost its worker
-            wrong = f"{type(lost).__name__}: {lost}" if lost else future.result()
-            wrong = wrong or ("" if jobs[folder].done else "it ended without a result")
+            wrong = f"{type(lost).__name__}: {lost}" if lost else future.result() or unfinished(jobs[folder])
             state[folder] = "failed" if wrong else "done"
             failed |= {folder: wrong} if wrong else {}
         state |= {folder: "running" for future, folder in running.items() if future.running()}  # engines do not say
         told(state, failed)
     return failed
+
+
+def unfinished(job: Job) -> str:
+    """What is wrong with a job whose process has ended well; "" if nothing is."""
+    try:
+        return "" if job.done else "it ended without a result"
+    except UserError as error:  # what it left cannot be read
+        return str(error)
 
 
 def prepare(job: Job) -> None:

@@ -242,6 +242,7 @@ def probe(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int = 2
     }
     result = {
         **about,
+        "asked": count,
         "probes": probes(train, held),
         "codes": codebook(painted["codes"], model.lam.codes) if model.lam.codes else None,
         "reconstruction": {

@@ -23,6 +23,8 @@ class Stream:
             not attend to them either, so that none of them passes on what it sees.
         frame: the frame each token belongs to; tokens then attend only to their own stream's frames up to their own.
         read: False promises that nobody reads these tokens after the last block; a trunk need not compute what only they would need.
+        query: learned tokens that ask, whose answer an objective reads: no condition, even without a clock.  They see what they are not
+            blind to, and who may not see that may not look at them.
     """
 
     tokens: Float[Tensor, "B N D"]
@@ -31,6 +33,7 @@ class Stream:
     blind: frozenset[str] = frozenset()
     frame: Int[Tensor, "N"] | None = None
     read: bool = True
+    query: bool = False
 
 
 @dataclass(frozen=True)

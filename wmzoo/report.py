@@ -1,7 +1,7 @@
 """Which arm is better, by how much, how sure is that, and at what cost?  One page that opens from the disk, and its tables as text.
 
 runs/studies/NAME/report.html                       everything inside: pictures, films, styles; no request leaves the page
-runs/studies/NAME/{success,differences,worlds,latents,shift,claims,cost,cells}.{md,tex,csv}
+runs/studies/NAME/{success,differences,worlds,latents,residuals,shift,claims,cost,cells}.{md,tex,csv}
 runs/studies/NAME/asked.json                        the options of the command that was given last
 """
 
@@ -10,7 +10,6 @@ import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from . import __version__, compare, ledger, registry
 from .errors import UserError
 from .files import read_between, read_json, text_hash, write_atomically, write_between
 from .findings import Findings, Line, Rate, curves, find, played, sentence
-from .finished import facts_of
 from .launch import State
 from .probe import table as probe_table
 from .records import keep
@@ -33,7 +31,9 @@ from .stats import SEEDS, verdict, wilson
 from .study import Job, Plan
 from .tables import Table, saved
 from .tasks import every_shift
+from .world import named
 
+LATENTS = ("own latent", "no latent", "another's latent")  # as world.py calls what an autoencoder is told
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
 GAINED = {"bc/return": "", "bc/return_before": "before it learnt", "bc/return_shown": "the demonstrations' own actions"}  # in dreams
 NOTES = {
@@ -181,6 +181,28 @@ def probed(job: Job) -> tuple[str, ...]:
     return (*measured, told(looks["share"]), told(looks["uniform"]), n)
 
 
+def residuals(found: Findings) -> Table:
+    """What autoencoders decode of the future, on their own tasks and on others: one line for each training seed and horizon."""
+    rows = []
+    for line, job, result in autoencoders(found):
+        best = next(iter(result["ways"].values()))  # with its own latent, where it has one
+        for ahead, own in best.items():
+            told = [result["ways"][way][ahead] if way in result["ways"] else None for way in LATENTS]
+            skills = ["" if row is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(row["skill"], *row["skill_interval"]) for row in told]
+            halves = [result.get("order", {}).get(half) if ahead == [*best][-1] else None for half in ("noisy", "noise")]
+            nearest = ["" if half is None else f"{half['nearest']:.2f}" for half in halves]
+            n = f"{result['n']} windows of {result['episodes']} episodes"
+            place_ = (line.label, line.setting or "-", job.about[2], ", ".join(result["tasks"]), ahead)
+            rows.append((*place_, f"{own['moving_ratio']:.3f}", *skills, *nearest, n))
+    head = ("arm", "setting", "seed", "tasks", "ahead", "error / a copy's, where it moves", *(f"skill, {way}" for way in LATENTS),
+            "half of a latent: half-way frame nearest of 5", "noise alone", "n")  # fmt: skip
+    note = (
+        "Feature error of the future decoded through its latent, where more than the median window changes; skill over a copy of the "
+        "present, 95% intervals over episodes, of this network alone; chance of 5 is .20."
+    )
+    return Table("residuals", head, tuple(rows), note)
+
+
 def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mapping[str, str] | None = None) -> Table:
     """A comparison of world models as a table: one line for a model and a horizon, the copy of the present first.
 
@@ -242,6 +264,7 @@ def tables(found: Findings, foreseen: Sequence["Worlds"] = (), claimed: Sequence
     compared = [world.table for world in foreseen if world.table]
     told = [shifts(found)] if shifted else []
     told += [latents(found)] if any("probe" in line.jobs[0].measures for line in found.lines) else []
+    told += [table] if (table := residuals(found)).rows else []
     told += [ledger.table(claimed)] if claimed else []
     return [*success_, *compared, *told, costs(found), cells(found)]
 
@@ -340,7 +363,6 @@ def render(
         arms=definitions(plan),
         films=films(found),
         worlds=foreseen,
-        autoencoders=autoencoders(found),
         probes=probes(found),
         provenance=provenance(plan, runs / "studies" / plan.name / "asked.json"),
     )
@@ -478,7 +500,8 @@ def definitions(plan: Plan) -> list[dict[str, Any]]:
         arm = next((job.arm for job in plan.cells if job.about[0] == label), None)
         if arm is not None:
             terms = ", ".join(f"{term} x {weight:g}" for term, weight in arm.weights.items())
-            changed = ", ".join(f"{name} = {value}" for name, value in row.fields.items())
+            told = [("", row.fields), *((f"in {setting}: ", fields) for setting, fields in row.within.items())]
+            changed = ", ".join(f"{where}{name} = {value}" for where, fields in told for name, value in fields.items())
             size = f"{arm.optim.steps} steps of {arm.data.batch} windows, width {arm.shape.width}, depth {arm.shape.depth}"
             summary = registry.summary(registry.members("arms")[row.arm])
             play = f"K = {arm.play.steps}, {arm.play.execute} of {arm.data.horizon} actions executed"
@@ -550,14 +573,15 @@ def worlds(found: Findings, folder: Path) -> list[Worlds]:
     return shown
 
 
-def autoencoders(found: Findings) -> list[str]:
-    """What they decode, told the future through their latent; one table for each that was asked."""
+def autoencoders(found: Findings) -> list[tuple[Line, Job, dict[str, Any]]]:
+    """Every one that was told the future through its latent, on its own tasks and then on others, and what came out."""
     told = []
-    for job in (job for line in found.lines for job in line.done if "foresee" in job.measures):
-        path = job.folder / "world.json"
-        result = compare.result_of(path) if path.exists() else {"kind": ""}
-        if result["kind"] == "autoencoder":
-            told.append(compare.table(result))
+    for line, job in ((row, cell) for row in found.lines for cell in row.done if "foresee" in cell.measures):
+        for tasks in dict.fromkeys(((), job.elsewhere)):
+            path = job.folder / f"{named(tasks)}.json"
+            result = compare.result_of(path) if path.exists() else {"kind": ""}
+            if result["kind"] == "autoencoder":
+                told.append((line, job, result))
     return told
 
 
@@ -576,15 +600,17 @@ def provenance(plan: Plan, asked: Path) -> dict[str, str]:
     options = read_json(asked, "a study that was begun") if asked.exists() else {}
     given = [f"--{name} {' '.join(map(repr, v)) if isinstance(v, list) else v}" for name, v in options.items() if v]
     data: dict[str, str] = {}
-    for job in plan.cells:
-        if job.trained:
-            data |= facts_of(job.folder / "export")["data"]
-    versions = {name: version(name) for name in ("torch", "lightning", "diffusers", "transformers", "timm", "numpy")}
+    packages, machines = set[str](), set[str]()
+    for facts in (read_json(job.folder / "cell.json", "a cell", "delete it") for job in plan.cells if job.done):
+        data |= facts.get("data", {})  # earlier versions did not keep it
+        packages.add(", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items() if name != "wmzoo"))
+        machines.add(f"{facts.get('processor') or facts.get('machine', '')}, {facts.get('threads') or 'any number of'} threads a run")
     return {
         "command": " ".join([f"wmzoo study {plan.name}", *given]),
         "wmzoo": __version__,
-        "packages": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "packages of the runs": "; ".join(sorted(filter(None, packages))) or "none yet",
+        "machines of the runs": "; ".join(sorted(machines)) or "none yet",
+        "this page": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "data": ", ".join(f"{name} {digest}" for name, digest in data.items()) or "none yet",
         "checkpoint": "the last one, by rule",
         "handles": f"seeds 0 to {plan.study.handles - 1} of each task, the same for every arm",

@@ -29,6 +29,7 @@ from .registry import arm, module
 from .tasks import resolve
 from .world import named
 
+PROBED = 2000  # training windows that `wmzoo probe` fits on
 Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
 
 
@@ -130,8 +131,12 @@ class Job:
             "play": (played, lambda: handles_played(played, names) >= self.handles),
             "foresee": (self.folder / "world.json", lambda: foreseen(self)),
             "transfer": (self.folder / f"{named(self.elsewhere)}.json", lambda: transferred(self)),
+            "probe": (self.folder / "probe.json", lambda: probed(self)),
         }
-        return any(path.exists() and not as_asked() for what, (path, as_asked) in asked.items() if what in self.measures)
+        if "shift" in self.measures:
+            for path in self.folder.glob("eval-*.json"):
+                asked[path.name] = (path, lambda path=path: handles_played(path, names) >= self.shifted)
+        return any(path.exists() and not as_asked() for what, (path, as_asked) in asked.items() if what in (*self.measures, path.name))
 
     @property
     def asked(self) -> list[str]:
@@ -181,6 +186,21 @@ def transferred(job: Job) -> bool:
     """
     path = job.folder / f"{named(job.elsewhere)}.json"
     return path.exists() and path.with_suffix(".npz").exists() and result_of(path).get("asked", 0) == job.windows
+
+
+def probed(job: Job) -> bool:
+    """True if the latent actions of the run were probed as studies do: on its own data, with as many windows as `wmzoo probe` takes.
+
+    Raises:
+        UserError: what lies there is something else.
+    """
+    path = job.folder / "probe.json"
+    if not path.exists():
+        return False
+    result = read_json(path, "a probed run", "delete it")
+    if not isinstance(result, dict) or not {"data", "trained_on", "probes"} <= result.keys():
+        raise UserError(f"{path} is not that of a probed run; delete it")
+    return result["data"] == result["trained_on"] and result.get("asked", PROBED) == PROBED
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .finished import aligns, facts_of, foresees, outline, plays
 from .interfaces import LatentActions
 from .records import forget, results
 from .run import train
-from .study import Job, foreseen, handles_played, transferred
+from .study import PROBED, Job, foreseen, handles_played, transferred
 from .tasks import every_shift, resolve
 
 
@@ -48,7 +48,7 @@ def work(job: Job) -> None:
                 if handles_played(folder / f"eval-{shift}.json", names) < job.shifted:
                     rollout.evaluate(folder, names, job.shifted, processes=1, videos=False, shift=shift)
         if "probe" in job.measures and has_latent_actions(folder):
-            probe.probe(folder)
+            probe.probe(folder, count=PROBED)
         measuring = time.monotonic() - start + before.get("seconds", {}).get("measure", 0.0)
         facts = {
             "arm": job.arm.name,

@@ -37,6 +37,7 @@ from .files import write_atomically, write_json
 from .implicit import Implicit, own
 from .interfaces import FourModes, Residuals, WorldModel
 from .pictures import film, four, moving_most, photographs, write_gif
+from .shapes import checked
 from .standard import Standardiser
 from .stats import over_windows
 from .subject import Subject, subject
@@ -59,7 +60,7 @@ def measure(what: Subject, batches: list[Batch], way: str, ahead: int, lpips: An
             frame = batch.future[:, batch.column(ahead), what.view]
             image, seen = (what.paint(x).clamp(0, 1) for x in (predicted, future))
             copy = batch.image[:, -1, what.view]
-            for place, other in (("", image), ("copy ", copy)):
+            for place, other in (("", image), ("copy ", copy), ("seen ", seen)):
                 row[f"{place}psnr"] = peak_signal_noise_ratio(other, frame, data_range=1.0, reduction="none", dim=(1, 2, 3))
                 row[f"{place}mse"] = (other - frame).square().mean(dim=(1, 2, 3))
             row |= {"ssim": structure(image, frame), "seen ssim": structure(seen, frame), "copy ssim": structure(copy, frame)}
@@ -68,12 +69,13 @@ def measure(what: Subject, batches: list[Batch], way: str, ahead: int, lpips: An
                 row |= {f"space {name}": value for name, value in in_features(told, true, past).items()}
                 row["seen space l1"] = (decoded - true).abs().mean(dim=(1, 2))
             if not isinstance(lpips, str):
-                row["lpips"] = lpips(image, frame)
+                row |= {"lpips": lpips(image, frame), "seen lpips": lpips(seen, frame)}
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
     return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
 
 
+@checked
 def in_features(
     predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"], now: Float[Tensor, "B P E"]
 ) -> dict[str, Float[Tensor, "B"]]:
@@ -87,6 +89,7 @@ def in_features(
     }
 
 
+@checked
 def found(predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> Float[Tensor, "B"]:
     """1 where a window's prediction is nearer to its own future than to any other of the batch, by absolute error."""
     distance = torch.cdist(predicted.flatten(1), future.flatten(1), p=1)
@@ -257,13 +260,13 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
         }
         kept |= {f"order/{name}": rank for name, rank in ranks.items()}
     name = named(tasks)
-    write_json(run / f"{name}.json", result)
     shots = photographs(what, rows)
     write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode}))
     if shots:
         write_atomically(run / f"{name}.gif", lambda draft: write_gif(draft, film(what, rows)))
         save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
                                              about["arm"]: shots["predicted"]}))  # fmt: skip
+    write_json(run / f"{name}.json", result)  # last: what it names is there
     if isinstance(what.model, WorldModel) and not tasks:
         save_picture(run / "horizon.png", curves(summarised([run])[0]))
     return result
