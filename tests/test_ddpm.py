@@ -111,7 +111,7 @@ def test_action_free_rows_are_pure_noise(batch: Batch, sizes: Sizes) -> None:
     assert (clock[~batch.has_action] == 0).all()
 
 
-def test_repeated_actions_count_where_asked(batch: Batch, sizes: Sizes) -> None:
+def test_repeated_actions_count_where_asked(batch: Batch, sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the end of the episode nothing is asked, unless `train_on_pad`; numbers that this robot has not are never asked."""
     padded = replace(batch, action_mask=batch.action_mask.clone())
     padded.action_mask[0, 5:], padded.action_mask[0, :, 2] = False, False
@@ -119,9 +119,9 @@ def test_repeated_actions_count_where_asked(batch: Batch, sizes: Sizes) -> None:
     for pad in (False, True):
         ddpm = Config(INS, OUTS, history=1, train_on_pad=pad).build(sizes)
         question = ddpm(padded)
-        hidden = Hidden({}, {"action": torch.zeros(6, 8, sizes.out, requires_grad=True)})
+        hidden = Hidden({}, {"action": torch.zeros(6, 8, sizes.out)})
         answer = ddpm.read(hidden, padded).detach().requires_grad_()
-        ddpm.read = lambda *_, answer=answer: answer
+        monkeypatch.setattr(ddpm, "read", lambda *_, answer=answer: answer)
         question.score(hidden)["denoise"].mean().backward()
         assert answer.grad is not None
         asked[pad] = answer.grad[0] != 0

@@ -1,6 +1,7 @@
 """The ledger: every claim names a study, rows and settings that exist; a verdict is what its intervals allow."""
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from wmzoo.tables import saved
 ROOT = Path(__file__).parents[1]
 RESULTS = {
     "README.md": ("implicit_vs_explicit", "low_data", "policies"),
-    "RESULTS.md": ("flare_controls", "flare_ablation", "lara_controls", "world_models", "model_rl", "few_actions"),
+    "RESULTS.md": ("flare_controls", "flare_ablation", "lara_controls", "residuals", "world_models", "model_rl", "few_actions"),
 }
 RECORDED = ("low_data", "flare_controls", "flare_ablation", "lara_controls", "few_actions")  # whose cells lie under docs/results/cells
 
@@ -167,7 +168,7 @@ def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:
 
 
 def test_half_a_latent_against_noise(tmp_path: Path) -> None:
-    """The half-way frame is nearest in one window of two, to noise in one of four: .25 more."""
+    """The half-way frame is nearest in one window of two, to noise in one of four: .25 more; if to noise in none, .3 more than chance."""
     cells: dict[tuple[str, str], list[Job]] = {}
     ranks: dict[str, Any] = {"order/noisy": np.arange(8) % 2, "order/noise": np.arange(8) % 4}
     for seed in range(2):
@@ -179,6 +180,11 @@ def test_half_a_latent_against_noise(tmp_path: Path) -> None:
     assert found is not None
     assert found.estimate.mean == pytest.approx(0.25)
     assert concluded(claim, {"": found}).verdict == "too few seeds"
+    for job in cells["ours", ""]:
+        ranks["order/noise"] = np.ones(8)
+        np.savez(job.folder / "world.npz", **ranks, task=np.zeros(8), episode=np.zeros(8))
+    assert (seldom := compared(claim, cells, "ours", "")) is not None
+    assert seldom.estimate.mean == pytest.approx(0.3)
     np.savez(cells["ours", ""][0].folder / "world.npz", task=np.zeros(8), episode=np.arange(8) // 2)
     assert compared(claim, cells, "ours", "") is None, "measured before ranks were stored"
 
@@ -299,8 +305,25 @@ def test_the_tables_of_results_were_generated(page: str, name: str) -> None:
     for path in shown:
         assert saved(path, "").markdown.rstrip() in inside, path
     pictures = re.findall(r"\]\((docs/results/.*?)\)", inside)
-    assert pictures
+    assert pictures or name == "residuals", "autoencoders have a table alone"
     assert all((ROOT / path).exists() for path in pictures)
+
+
+def test_published_ratios_are_those_of_the_records() -> None:
+    """What an autoencoder decodes of the future, by seed, is what lies beside the table."""
+    home = ROOT / "docs" / "results"
+    runs = {(row["arm"], row["seed"]): row["run"] for row in csv.DictReader((home / "residuals" / "cells.csv").open())}
+    rows = list(csv.DictReader((home / "residuals" / "residuals.csv").open()))
+    assert len(rows) == 12
+    for row in rows:
+        told = []
+        for seed in row["seeds"].split(", "):
+            folder = home / "cells" / runs[row["arm"], seed]
+            (path,) = [path for path in folder.glob("world*.json") if ", ".join(json.loads(path.read_text())["tasks"]) == row["tasks"]]
+            assert path.with_suffix(".npz").exists()
+            ways = json.loads(path.read_text())["ways"]
+            told.append(ways.get("own latent", ways["no latent"])[row["ahead"]]["moving_ratio"])
+        assert row["error / a copy's, where it moves"] == ", ".join(f"{ratio:.3f}" for ratio in told)
 
 
 @pytest.mark.parametrize("name", RECORDED)

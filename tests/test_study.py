@@ -565,26 +565,32 @@ def test_what_latent_actions_know_is_a_table(toy_data: Path, tmp_path: Path) -> 
 
 
 def test_what_autoencoders_decode_is_a_table(toy_data: Path, tmp_path: Path) -> None:
-    """A line for each seed, tasks and horizon; half of a latent at the last one; what has no latent has no skill with it."""
+    """A line for each tasks and horizon, all seeds; half of a latent at the last one; what has no latent has no skill with it."""
     rows = {"policy": Row("policy"), "flare": Row("flare")}
-    found = replace(SMALL, rows=rows, settings={"": {"data.demos": 3}}, measures=("foresee", "transfer"), seeds=(0,), elsewhere=("other",))
+    found = replace(
+        SMALL, rows=rows, settings={"": {"data.demos": 3}}, measures=("foresee", "transfer"), seeds=(0, 1), elsewhere=("other",)
+    )
     what = plan(toy_data, tmp_path, found)
     about = {"kind": "autoencoder", "feature_space": "x", "data": {}, "n": 9, "episodes": 3, "asked": 256, "tasks": ["own"]}
-    line = {"moving_ratio": 0.25, "skill": 0.5, "skill_interval": [0.4, 0.6]}
-    for job, ways in zip(what.cells, (("own latent", "no latent", "another's latent"), ("no latent",)), strict=True):
+    line, own = {"moving_ratio": 0.25}, ("own latent", "no latent", "another's latent")
+    for job in what.cells:
+        ways = own if job.about[0] == "policy" else ("no latent",)
         told = about | {"ways": {way: {"4": line, "8": line} for way in ways}}
+        arrays: dict[str, Any] = {
+            f"{way}/{ahead}/{name}": np.full(8, value) for way in ways for ahead in (4, 8) for name, value in (("l1", 0.5), ("copied", 2.0))
+        }
         told |= {"order": {"noisy": {"nearest": 0.5}, "noise": {"nearest": 0.125}}} if len(ways) > 1 else {}
         for name, tasks in (("world", ["own"]), ("world-other", ["other"])):
             write_json(job.folder / f"{name}.json", told | {"tasks": tasks})
-            (job.folder / f"{name}.npz").touch()
+            np.savez(job.folder / f"{name}.npz", **arrays, task=np.zeros(8), episode=np.arange(8) // 2)
         write_json(job.folder / "export" / "policy.json", FACTS)
         write_json(job.folder / "cell.json", {"measured": job.asked, "seconds": {"train": 1.0}, "peak_bytes": 1})
     table = report.residuals(find(what, {}, {}))
-    skill, n = "+0.50 [+0.40, +0.60]", "9 windows of 3 episodes"
-    assert table.rows[0] == ("policy", "-", "0", "own", "4", "0.250", skill, skill, skill, "", "", n)
-    assert table.rows[1][-3:] == ("0.50", "0.12", n)
+    skill, n = "+0.75 [+0.75, +0.75]", "2 seeds x 9 windows of 3 episodes"
+    assert table.rows[0] == ("policy", "-", "0, 1", "own", "4", "0.250, 0.250", skill, skill, skill, "", "", n)
+    assert table.rows[1][-3:] == ("0.50, 0.50", "0.12, 0.12", n)
     assert [row[3] for row in table.rows] == ["own", "own", "other", "other"] * 2
-    assert table.rows[-1][5:] == ("0.250", "", skill, "", "", "", n)
+    assert table.rows[-1][5:] == ("0.250, 0.250", "", skill, "", "", "", n)
     assert all(len(row) == len(table.head) for row in table.rows)
     assert "residuals" in [shown.name for shown in report.tables(find(what, {}, {}))]
 

@@ -27,6 +27,7 @@ from .study import Job, Plan, missing_data, planned, restricted, study
 from .tables import Table
 from .world import named
 
+CHANCE = 1 / 5  # of a frame among the five of `world.order`
 Measure = Literal["success", "few less many", "l1", "GFLOP", "order", "probe", "transfer"]
 MARK = "claims"
 NOTHING = ("", "not run", "untested")  # verdicts without a figure
@@ -61,9 +62,9 @@ class Claim:
         also: further pairs of rows, the first of which is claimed to be better, as in a ranking.
         settings: of the study; two for a gain that grows from the second to the first.
         measure: success; success in the first setting less that in the second; absolute error in features, or operations of one
-            prediction, which are to be smaller; how much oftener the half-way frame is nearest to half a latent and half noise than to
-            half noise alone; R^2 of the motion of the hand, within tasks, read off the latent by a ridge; the error on tasks that
-            nothing was trained on.
+            prediction, which are to be smaller; how much oftener the half-way frame is nearest to half a latent and half noise than by
+            chance, and than to half noise alone; R^2 of the motion of the hand, within tasks, read off the latent by a ridge; the error
+            on tasks that nothing was trained on.
     """
 
     number: int
@@ -153,7 +154,7 @@ def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
         verdict = "too few seeds"
     elif len(there) < len(pairs) and verdict != "fails":
         verdict = "unfinished"
-    return Judged(claim, "; ".join(told), next(iter(there.values())).n, verdict)
+    return Judged(claim, "; ".join(told), min(there.values(), key=lambda pair: pair.seeds).n, verdict)
 
 
 def word(ends: Sequence[tuple[float, float]]) -> str:
@@ -236,11 +237,15 @@ def operations(rows: Rows) -> Found:
 
 
 def order(rows: Rows) -> Found | None:
-    """How much oftener the half-way frame is nearest to half a latent and half noise, decoded, than to half noise alone."""
+    """How much oftener the half-way frame of five is nearest to half a latent and half noise, decoded, than by chance.
+
+    Where half noise alone finds it oftener than chance does, than to that.
+    """
     stored = [windows(job.folder) for job in rows[0]]
     if any(name not in each for each in stored for name in ("order/noisy", "order/noise")):
         return None
-    nearest = np.stack([(each["order/noisy"] == 0).astype(float) - (each["order/noise"] == 0) for each in stored])
+    found, alone = (np.stack([(each[f"order/{half}"] == 0).astype(float) for each in stored]) for half in ("noisy", "noise"))
+    nearest = found - (alone if alone.mean() > CHANCE else CHANCE)
     n = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
     return Found(over_windows(nearest, stored[0]["task"], stored[0]["episode"]), n, len(stored))
 

@@ -27,7 +27,7 @@ from .findings import Findings, Line, Rate, curves, find, played, sentence
 from .launch import State
 from .probe import table as probe_table
 from .records import keep
-from .stats import SEEDS, verdict, wilson
+from .stats import SEEDS, over_windows, verdict, wilson
 from .study import Job, Plan
 from .tables import Table, saved
 from .tasks import every_shift
@@ -182,25 +182,38 @@ def probed(job: Job) -> tuple[str, ...]:
 
 
 def residuals(found: Findings) -> Table:
-    """What autoencoders decode of the future, on their own tasks and on others: one line for each training seed and horizon."""
+    """What autoencoders decode of the future, on their own tasks and on others: one line for each horizon, all training seeds."""
     rows = []
-    for line, job, result in autoencoders(found):
-        best = next(iter(result["ways"].values()))  # with its own latent, where it has one
-        for ahead, own in best.items():
-            told = [result["ways"][way][ahead] if way in result["ways"] else None for way in LATENTS]
-            skills = ["" if row is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(row["skill"], *row["skill_interval"]) for row in told]
-            halves = [result.get("order", {}).get(half) if ahead == [*best][-1] else None for half in ("noisy", "noise")]
-            nearest = ["" if half is None else f"{half['nearest']:.2f}" for half in halves]
-            n = f"{result['n']} windows of {result['episodes']} episodes"
-            place_ = (line.label, line.setting or "-", job.about[2], ", ".join(result["tasks"]), ahead)
-            rows.append((*place_, f"{own['moving_ratio']:.3f}", *skills, *nearest, n))
-    head = ("arm", "setting", "seed", "tasks", "ahead", "error / a copy's, where it moves", *(f"skill, {way}" for way in LATENTS),
+    for line, jobs, name in autoencoders(found):
+        results = [compare.result_of(job.folder / f"{name}.json") for job in jobs]
+        stored = [compare.windows(job.folder, name) for job in jobs]
+        seeds = ", ".join(job.about[2] for job in jobs)
+        best = next(iter(results[0]["ways"].values()))  # with its own latent, where it has one
+        for ahead in best:
+            of = [next(iter(result["ways"].values()))[ahead]["moving_ratio"] for result in results]
+            halves = [
+                [result.get("order", {}).get(half) for result in results] if ahead == [*best][-1] else [] for half in ("noisy", "noise")
+            ]
+            nearest = [", ".join(f"{half['nearest']:.2f}" for half in told if half) for told in halves]
+            skills = [skill(stored, f"{way}/{ahead}") if way in results[0]["ways"] else "" for way in LATENTS]
+            n = f"{len(jobs)} seeds x {results[0]['n']} windows of {results[0]['episodes']} episodes"
+            place_ = (line.label, line.setting or "-", seeds, ", ".join(results[0]["tasks"]), ahead)
+            rows.append((*place_, ", ".join(f"{ratio:.3f}" for ratio in of), *skills, *nearest, n))
+    head = ("arm", "setting", "seeds", "tasks", "ahead", "error / a copy's, where it moves", *(f"skill, {way}" for way in LATENTS),
             "half of a latent: half-way frame nearest of 5", "noise alone", "n")  # fmt: skip
     note = (
-        "Feature error of the future decoded through its latent, where more than the median window changes; skill over a copy of the "
-        "present, 95% intervals over episodes, of this network alone; chance of 5 is .20."
+        "Feature error of the future decoded through its latent, by seed, where more than the median window changes; skill over a copy of "
+        "the present, 95% intervals over training seeds and episodes; nearest by seed, chance of 5 is .20."
     )
     return Table("residuals", head, tuple(rows), note)
+
+
+def skill(stored: Sequence[Mapping[str, np.ndarray]], name: str) -> str:
+    """Of several seeds on the same windows: what they save of the error of a copy of the present, with its interval."""
+    error, copied = (np.stack([one[f"{name}/{what}"] for one in stored]) for what in ("l1", "copied"))
+    part = over_windows(error, stored[0]["task"], stored[0]["episode"], copied)
+    low, high = part.interval()
+    return f"{1 - part.mean:+.2f} [{1 - high:+.2f}, {1 - low:+.2f}]"
 
 
 def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mapping[str, str] | None = None) -> Table:
@@ -573,15 +586,14 @@ def worlds(found: Findings, folder: Path) -> list[Worlds]:
     return shown
 
 
-def autoencoders(found: Findings) -> list[tuple[Line, Job, dict[str, Any]]]:
-    """Every one that was told the future through its latent, on its own tasks and then on others, and what came out."""
+def autoencoders(found: Findings) -> list[tuple[Line, list[Job], str]]:
+    """Rows that were told the future through a latent, their cells, and the name of the files: on their own tasks, and then on others."""
     told = []
-    for line, job in ((row, cell) for row in found.lines for cell in row.done if "foresee" in cell.measures):
-        for tasks in dict.fromkeys(((), job.elsewhere)):
-            path = job.folder / f"{named(tasks)}.json"
-            result = compare.result_of(path) if path.exists() else {"kind": ""}
-            if result["kind"] == "autoencoder":
-                told.append((line, job, result))
+    for line in found.lines:
+        for name in dict.fromkeys(named(tasks) for job in line.done if "foresee" in job.measures for tasks in ((), job.elsewhere)):
+            paths = {job.folder / f"{name}.json": job for job in line.done}
+            jobs = [job for path, job in paths.items() if path.exists() and compare.result_of(path)["kind"] == "autoencoder"]
+            told += [(line, jobs, name)] if jobs else []
     return told
 
 
