@@ -226,6 +226,23 @@ def test_power_is_what_a_simulation_finds() -> None:
     assert shown / 2000 == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.parametrize("comparisons", [1, 16])
+def test_power_of_the_verdict_itself(comparisons: int) -> None:
+    """Start states that suit one arm more than the other stay so whatever the seeds; and the verdict is one of a family."""
+    seeds, handles, spread, rate, alike, same = 5, 60, 0.05, 0.6, 0.1, 0.2
+    gap = detectable(seeds, handles, spread, rate, alike, same=same, comparisons=comparisons)
+    rng, shown, draws = np.random.default_rng(0), 0, 600
+    for _ in range(draws):
+        suits = rng.normal(0, np.sqrt(0.24 * alike), handles)
+        means = [mean + suits + rng.normal(0, np.sqrt(0.24 * (same - alike)), handles) for mean in (rate + gap / 2, rate - gap / 2)]
+        ours, theirs = (rng.random((seeds, 1, handles)) < mean + rng.normal(0, spread, (seeds, 1, 1)) for mean in means)
+        shown += paired(ours.astype(float) - theirs).p * comparisons < 0.05
+    assert 0.72 < shown / draws < 0.95
+    assert detectable(10**6, handles, spread, rate, alike) < 0.01 < detectable(10**6, handles, spread, rate, alike, same=same)
+    with pytest.raises(UserError, match="at least as alike"):
+        detectable(seeds, handles, spread, rate, alike, same=0.0)
+
+
 def _student(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))), len(values) - 1
 

@@ -879,8 +879,11 @@ def test_power_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(r"3 training seeds of each arm on 60 handles show a difference of 0\.\d\d or more", capsys.readouterr().out)
     dispatch(["power", "--difference", "0.1"])
     assert re.match(r"a difference of 0.10 takes \d+ training seeds", capsys.readouterr().out)
-    with pytest.raises(UserError, match="--rate lies between 0 and 1"):
-        dispatch(["power", "--rate", "60"])
+    dispatch(["power", "--comparisons", "16"])
+    assert capsys.readouterr().out.endswith("or more, one of 16 that are compared\n")
+    for wrong in (["--rate", "60"], ["--same", "0.1"]):
+        with pytest.raises(UserError, match="--rate lies between 0 and 1"):
+            dispatch(["power", *wrong])
 
 
 def test_a_configuration_survives_its_file(toy_data: Path, tmp_path: Path) -> None:

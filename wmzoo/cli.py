@@ -466,6 +466,8 @@ def power(
     spread: float = 0.05,
     rate: float = 0.6,
     alike: float = 0.3,
+    same: float = 0.4,
+    comparisons: int = 1,
 ) -> None:
     """Which difference of success can a study show?  Or, with --difference, how many training seeds show that one?  Power 0.8.
 
@@ -476,19 +478,25 @@ def power(
         spread: standard deviation of an arm's rate from seed to seed.
         rate: about where both arms are.
         alike: correlation of two arms' outcomes on one handle.
+        same: correlation of one arm's outcomes on one handle from seed to seed, at least as much.
+        comparisons: arms that are compared with the baseline; Holm corrects for them.
     """
     from .stats import detectable, seeds_needed
 
-    if not (0 < rate < 1 and 0 <= spread < 1 and -1 <= alike <= 1 and 0 <= difference < 1):
-        raise UserError("--rate lies between 0 and 1, --spread and --difference from 0 to below 1, --alike from -1 to 1")
+    if not (0 < rate < 1 and 0 <= spread < 1 and -1 <= alike <= same <= 1 and 0 <= difference < 1):
+        raise UserError(
+            "--rate lies between 0 and 1, --spread and --difference from 0 to below 1, --alike from -1 to --same, which is 1 at most"
+        )
+    noise = {"same": same, "comparisons": _positive("--comparisons", comparisons)}
+    among = f", one of {comparisons} that are compared" if comparisons > 1 else ""
     if difference:
-        needed = seeds_needed(difference, _positive("--handles", handles), spread, rate, alike)
-        print(f"a difference of {difference:.2f} takes {needed} training seeds of each arm on {handles} handles")
+        needed = seeds_needed(difference, _positive("--handles", handles), spread, rate, alike, **noise)
+        print(f"a difference of {difference:.2f} takes {needed} training seeds of each arm on {handles} handles{among}")
     else:
-        least = detectable(seeds, _positive("--handles", handles), spread, rate, alike)
+        least = detectable(seeds, _positive("--handles", handles), spread, rate, alike, **noise)
         if least >= 1:
             raise UserError(f"{seeds} training seeds of each arm on {handles} handles show no difference of rates, not even one of 1")
-        print(f"{seeds} training seeds of each arm on {handles} handles show a difference of {least:.2f} or more")
+        print(f"{seeds} training seeds of each arm on {handles} handles show a difference of {least:.2f} or more{among}")
 
 
 def demo() -> None:

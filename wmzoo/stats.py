@@ -129,7 +129,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(estimates: Sequence[Estimate], level: float = 0.95) -> list[tuple[float, float]]:
-    """Intervals of a family: one leaves out 0 exactly where Holm's adjusted p-value is below 1 - level."""
+    """Intervals of a family: one leaves out 0 exactly where Holm's adjusted p-value is below 1 - level.
+
+    So all verdicts are right together as often as `level`.  As to how large a difference is, each interval covers it as often, all
+    together less often where many differences are large: those are judged one after the other, and only the first is widened for all.
+    """
     p_values = [estimate.p for estimate in estimates]
     shares = [p / q if q > 0 else 1 / len(p_values) for p, q in zip(p_values, holm(p_values), strict=True)]
     return [estimate.interval(1 - (1 - level) * share) for estimate, share in zip(estimates, shares, strict=True)]
@@ -151,8 +155,18 @@ def probability_of_improvement(ours: Float[np.ndarray, "seeds tasks"], theirs: F
     return float(higher.mean())
 
 
-def detectable(seeds: int, handles: int, seed_spread: float, rate: float, alike: float, power: float = 0.8, level: float = 0.95) -> float:
-    """The smallest paired difference of two success rates that is shown with this power.
+def detectable(
+    seeds: int,
+    handles: int,
+    seed_spread: float,
+    rate: float,
+    alike: float,
+    power: float = 0.8,
+    level: float = 0.95,
+    same: float | None = None,
+    comparisons: int = 1,
+) -> float:
+    """The smallest paired difference of two success rates that `paired` shows with this power: its error and degrees of freedom, expected.
 
     Args:
         seeds: training seeds of each arm.
@@ -161,24 +175,42 @@ def detectable(seeds: int, handles: int, seed_spread: float, rate: float, alike:
         rate: about where both arms are.
         alike: correlation of the two arms' outcomes on one handle.
         power: probability of showing it.
+        same: correlation of one arm's outcomes on one handle from seed to seed; what of it the arms have not in common stays, however
+            many the seeds.  As `alike` unless given.
+        comparisons: of the family that Holm corrects, none of the others showing anything.
     """
     if seeds < 2:
         raise UserError("a claim about a method needs at least two training seeds")
-    error = math.sqrt(2 * (seed_spread**2 + rate * (1 - rate) * (1 - alike) / handles) / seeds)
-    df = seeds - 1
-    return error * float(student.ppf(0.5 + level / 2, df) + student.ppf(power, df))
+    same = alike if same is None else same
+    if same < alike:
+        raise UserError(f"an arm's outcomes on a handle are at least as alike as two arms' are: {same} is less than {alike}")
+    rest = 2 * rate * (1 - rate) * (1 - same)  # mean squares of `crossed`
+    across, excess = rest + handles * 2 * seed_spread**2, seeds * 2 * rate * (1 - rate) * (same - alike)
+    error = math.sqrt((across + excess) / (seeds * handles))
+    known = across**2 / (seeds - 1) + ((rest + excess) ** 2 + rest**2 / (seeds - 1)) / max(1, handles - 1)
+    df = max(seeds - 1, (across + excess) ** 2 / known)
+    return error * float(student.ppf(1 - (1 - level) / 2 / comparisons, df) + student.ppf(power, df))
 
 
-def seeds_needed(difference: float, handles: int, seed_spread: float, rate: float, alike: float, most: int = 1000) -> int:
+def seeds_needed(
+    difference: float,
+    handles: int,
+    seed_spread: float,
+    rate: float,
+    alike: float,
+    most: int = 1000,
+    same: float | None = None,
+    comparisons: int = 1,
+) -> int:
     """Training seeds of each arm that show this difference with power 0.8.
 
     Raises:
         UserError: not even `most` do.
     """
     for seeds in range(2, most + 1):
-        if detectable(seeds, handles, seed_spread, rate, alike) <= difference:
+        if detectable(seeds, handles, seed_spread, rate, alike, same=same, comparisons=comparisons) <= difference:
             return seeds
-    raise UserError(f"no {most} training seeds show a difference of {difference}")
+    raise UserError(f"no {most} training seeds show a difference of {difference} on {handles} handles; more start states might")
 
 
 def _full(outcomes: ArrayLike) -> Float[np.ndarray, "seeds tasks handles"]:
