@@ -361,11 +361,12 @@ def test_every_decoder_stands_beside_its_models(runs: Path) -> None:
     evaluate(runs / "rla_wm", count=20)
     told = evaluate(runs / "uwm", count=20, space=runs / "rla_wm")["ways"]["prediction"]["8"]
     summary = compare([runs / "rla_wm", runs / "uwm"], runs / "compared")
-    assert summary["arms"]["uwm"]["decoder"]["8"] == {"ssim": told["seen ssim"], "l1": told["seen space l1"]}
+    assert summary["arms"]["uwm"]["decoder"]["8"] == {"psnr": told["seen psnr"], "ssim": told["seen ssim"], "l1": told["seen space l1"]}
     assert summary["arms"]["rla_wm"]["decoder"]["8"]["l1"] is None
     head, rows = (lambda table: (table.head, table.rows))(foresight(summary, "worlds", ""))
     shown = dict(zip(head, next(row for row in rows if row[:3:2] == ("uwm", "8")), strict=True))
-    assert shown["its decoder with the true tokens: SSIM"] == f"{told['seen ssim']:.3f}"
+    assert shown["its decoder with the true tokens: PSNR"] == f"{told['seen psnr']:.1f}"
+    assert shown["and SSIM"] == f"{told['seen ssim']:.3f}"
     assert shown["and feature error"] == f"{told['seen space l1']:.4f}"
 
 

@@ -268,7 +268,7 @@ def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, A
             found["pixel skill"] = _over_a_copy(_interval(mine, f"prediction/{ahead}/mse", f"prediction/{ahead}/copy mse"))
         row["horizons"][ahead] = found | ({"less": gaps[ahead]} if ahead in gaps else {})
         told = _asked(mine[0])[ahead]
-        row["decoder"][ahead] = {"ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
+        row["decoder"][ahead] = {"psnr": told.get("seen psnr"), "ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
     row["listens"] = float(np.mean([one.result["listens"]["difference"] for one in mine]))
     row["recovers"] = float(np.mean([one.result["recovers"]["r2"] for one in mine]))
     row["recovered_steps"] = mine[0].result["recovers"]["steps"]

@@ -65,7 +65,7 @@ def success(found: Findings) -> Table:
     for line in found.lines:
         count = "not run" if line.rate is None else f"{', '.join(map(str, line.by_seed))} of {line.rate.n // len(line.by_seed)}"
         waiting = f"{line.missing} of {len(line.jobs)} cells missing" if line.missing else ""
-        by_task = [f"{rate.mean:.2f} of {rate.n}" if (rate := line.tasks.get(name)) else "not run" for name in names]
+        by_task = [f"{interval(rate)} of {rate.n}" if (rate := line.tasks.get(name)) else "not run" for name in names]
         middle = "not run" if line.iqm is None else "{:.2f} [{:.2f}, {:.2f}]".format(*line.iqm)
         rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
     head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
@@ -251,15 +251,17 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
             less += ", these networks" if less and seen["less"]["seeds"] < SEEDS else ""
             told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), pixels, number(psnr), number(ssim, 3), number(lpips, 3))
             cost = row["cost"]
-            price = (f"{row['listens']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
+            price = (f"{row['listens']:+.2f}", f"{row['recovers']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
             waiting = (missing or {}).get(arm, "")
             seeds = ", ".join(map(str, row["seeds"])) + (f" ({waiting})" if waiting else "")
             decoder = row["decoder"][ahead]
-            rows.append((arm, seeds, ahead, *told, number(decoder["ssim"], 3), number(decoder["l1"], 4), *price))
+            best = (number(decoder["psnr"]), number(decoder["ssim"], 3), number(decoder["l1"], 4))
+            rows.append((arm, seeds, ahead, *told, *best, *price))
     rows += [(arm, f"not run ({waiting})") for arm, waiting in (missing or {}).items() if arm not in summary["arms"]]
     head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", f"error less {summary['baseline']}, 95%",
-            "own future of 64", "skill in pixels, 95%", "PSNR", "SSIM", "LPIPS", "its decoder with the true tokens: SSIM",
-            "and feature error",            "skill lost with another's actions", "GFLOP", "ms", "parameters")  # fmt: skip
+            "own future of 64", "skill in pixels, 95%", "PSNR", "SSIM", "LPIPS", "its decoder with the true tokens: PSNR", "and SSIM",
+            "and feature error", "skill lost with another's actions, in its own space", "recovers actions: R²", "GFLOP", "ms",
+            "parameters")  # fmt: skip
     place_ = f"{title}: " if title else ""
     note = (
         f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and "
