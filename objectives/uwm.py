@@ -229,7 +229,7 @@ class Dynamics(WorldModel, FourModes):
         return self.frame(batch, now, self.noise(now, generator), {self.playing: action})
 
     def video(self, batch: Batch, now: Float[Tensor, "B P E"], generator: torch.Generator) -> Float[Tensor, "B P E"]:
-        untold = torch.randn(len(now), self.horizon, batch.action.shape[2], generator=generator)
+        untold = torch.randn(len(now), self.horizon, batch.action.shape[2], generator=generator, device=now.device)
         return self.frame(batch, now, {**self.noise(now, generator), self.playing: untold}, {})
 
     def frame(self, batch: Batch, now: Tensor, noise: dict[str, Tensor], given: dict[str, Tensor]) -> Float[Tensor, "B P E"]:
@@ -243,7 +243,7 @@ class Dynamics(WorldModel, FourModes):
 
     def inverse(self, batch: Batch, generator: torch.Generator, told: bool = True) -> Float[Tensor, "B H A"]:
         shape = len(batch), self.horizon, batch.action.shape[2]
-        noise = {self.playing: torch.randn(shape, generator=generator)}
+        noise = {self.playing: torch.randn(shape, generator=generator, device=generator.device)}
         given = {self.name: self.ahead(batch)[0]} if told else {}
         return self.hybrid.generate(batch, self.playing, noise, self.steps, given)
 

@@ -442,6 +442,16 @@ def test_help_is_not_an_error(words: str, shown: str, say: Type, capsys: pytest.
     assert shown in capsys.readouterr().out
 
 
+def test_random_numbers_that_stay_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """At paper scale frozen networks have no weights until somebody says where they are; below it they are trained beforehand."""
+    cli.parse_train(["dino_wm", "--scale", "paper"])
+    said = capsys.readouterr().err
+    assert "stays random" in said
+    assert "--objectives.dino-wm.config.predictor.encoder.weights" in said
+    cli.parse_train(["dino_wm"])
+    assert capsys.readouterr().err == ""
+
+
 def test_what_a_shorter_chunk_leaves_behind_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """FLARE's target stays where it was, unless that is said too."""
     cli.parse_train(["flare", "--data.horizon", "8"])

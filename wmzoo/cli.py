@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from .config import Experiment, Scale
+from .config import Experiment, Scale, parts
 from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
@@ -105,6 +105,11 @@ def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
     for flag, value in _left_behind(default, asked):
         if flag not in rest:
             print(f"wmzoo: note: a chunk has {asked.data.horizon} steps now, {flag} stays {value}", file=sys.stderr)
+    if random := [place for place, part in parts(asked) if getattr(part, "frozen", False) and getattr(part, "weights", "") == "none"]:
+        flags = ", ".join(f"--{place}.weights".replace("_", "-") for place in random)
+        print(
+            f"wmzoo: note: what is frozen without weights stays random; say pretrained, or a file or folder, for {flags}", file=sys.stderr
+        )
     return asked, Path(out)
 
 

@@ -251,7 +251,13 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
             less += ", these networks" if less and seen["less"]["seeds"] < SEEDS else ""
             told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), pixels, number(psnr), number(ssim, 3), number(lpips, 3))
             cost = row["cost"]
-            price = (f"{row['listens']:+.2f}", f"{row['recovers']:+.2f}", f"{cost['GFLOP']:.2f}", f"{cost['milliseconds']:.0f}", f"{cost['parameters']:,}")
+            price = (
+                f"{row['listens']:+.2f}",
+                f"{row['recovers']:+.2f}",
+                f"{cost['GFLOP']:.2f}",
+                f"{cost['milliseconds']:.0f}",
+                f"{cost['parameters']:,}",
+            )
             waiting = (missing or {}).get(arm, "")
             seeds = ", ".join(map(str, row["seeds"])) + (f" ({waiting})" if waiting else "")
             decoder = row["decoder"][ahead]
@@ -525,10 +531,10 @@ def definitions(plan: Plan) -> list[dict[str, Any]]:
 
 
 def films(found: Findings) -> dict[str, list[tuple[str, str]]]:
-    """By task: the same start state played by every row, its first seed; as data URLs."""
+    """By task: the same start state played by every row, its first seed that was filmed; as data URLs."""
     shown: dict[str, list[tuple[str, str]]] = {}
     for line in found.lines:
-        for path in sorted((line.done[0].folder / "videos").glob("*-handle-0.mp4")) if line.done else ():
+        for path in next(filter(None, (sorted((job.folder / "videos").glob("*-handle-0.mp4")) for job in line.done)), ()):
             task = path.name.removesuffix("-handle-0.mp4")
             url = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
             shown.setdefault(task, []).append((place(line), url))

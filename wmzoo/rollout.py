@@ -315,13 +315,13 @@ def _rate_lines(result: dict[str, Any]) -> list[str]:
 
 
 def difference_table(result: dict[str, Any]) -> str:
-    """A paired difference in words; "better" only where the interval leaves out 0."""
-    rows = {**result["tasks"], "all": result["all"]}
+    """A paired difference in words; a verdict on all tasks together alone, "better" only where the interval leaves out 0."""
     few = f" ({CAUTION})" if len(result["runs"]) < SEEDS else ""
     lines = [
-        f"{name:24} {r['n']:4} pairs {r['rate']:+.2f}  [{r['interval'][0]:+.2f}, {r['interval'][1]:+.2f}]  {verdict(*r['interval'])}{few}"
-        for name, r in rows.items()
+        f"{name:24} {r['n']:4} pairs {r['rate']:+.2f}  [{r['interval'][0]:+.2f}, {r['interval'][1]:+.2f}]"
+        for name, r in {**result["tasks"], "all": result["all"]}.items()
     ]
+    lines[-1] += f"  {verdict(*result['all']['interval'])}{few}"
     pairs = "\n".join(f"{name}: {value:+.2f}" for name, value in result["runs"].items())
     return "\n".join([f"{'difference':24} 95% interval over {len(result['runs'])} pairs of training seeds, not corrected", *lines, pairs])
 
