@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wmzoo import cli, config, launch, records, registry, report, work
+from wmzoo import cli, config, launch, records, registry, report, watch, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import read_json, write_json
@@ -27,7 +27,7 @@ from wmzoo.launch import State
 from wmzoo.rollout import Played, summary
 from wmzoo.study import Job, Plan, Row, Study, experiments, planned, restricted, study
 from wmzoo.tables import Table
-from wmzoo.watch import Watcher, doing, outline
+from wmzoo.watch import ASKED, EPISODE, Watcher, doing, kind, outline, seconds
 
 CHANGES = {"optim.steps": 4, "optim.chapter": 2, "data.demos": 3, "data.batch": 8}
 SMALL = Study(
@@ -187,13 +187,22 @@ def test_restricted_keeps_the_baseline() -> None:
         restricted(SMALL, (), (), ("man",))
 
 
-def test_the_plan_in_words(toy_data: Path, tmp_path: Path) -> None:
+def test_the_plan_in_words(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts of cells and stages, and a time that falls as runs of the kind are known to be fast."""
     what = plan(toy_data, tmp_path)
     said = outline(what, tmp_path, 2)
     assert "12, of which 0 are there already" in said
     assert "2, of which 2 have to be trained" in said
     assert re.search(r"time +about \d", said)
+    job, speeds = what.cells[0], {kind(what.cells[0].arm): 2.0}
+    steps = 2.0 * job.arm.optim.steps
+    assert seconds(job, speeds) == pytest.approx(steps + EPISODE * 2 * job.handles), "two tasks"
+    world = replace(job, arm=registry.arm("rla_wm", "tiny"), measures=("play", "foresee"))
+    assert seconds(world, {kind(world.arm): 2.0}) == 2.0 * world.arm.optim.steps + ASKED, "it does not play"
+    write_json(job.folder / "export" / "policy.json", FACTS)
+    assert seconds(job, speeds) == pytest.approx(EPISODE * 2 * job.handles), "it has been trained"
+    monkeypatch.setattr(watch, "every_shift", lambda _: ("light-1", "light-2", "camera-1"))
+    assert seconds(replace(job, measures=("shift",), handles=8), speeds) == pytest.approx(EPISODE * 2 * 2 * 3)
 
 
 # What is run

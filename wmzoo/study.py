@@ -283,7 +283,7 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
     """
     jobs: dict[Path, Job] = {}
     built = list(experiments(found, scale, common))
-    judges = {(setting, seed): str(cell_folder(e, runs)) for (label, setting, seed), e in built if label == found.space}
+    judges = {seed: str(cell_folder(e, runs)) for (label, _, seed), e in built if label == found.space}  # one space for all settings
     for (label, setting, seed), experiment in sorted(built, key=lambda cell: cell[0][0] != found.space):  # stable; the judge comes first
         checked(experiment)
         before: dict[str, Path] = {}
@@ -293,7 +293,7 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
             needs = tuple(path for label_, path in before.items() if f"stage:{label_}" in config.dump(ours))
             jobs.setdefault(folder, Job(folder, config.from_stages(ours, before), needs, (name_,)))
             before[name_] = folder
-        judge = judges[setting, seed] if found.space and label != found.space else ""
+        judge = judges[seed] if found.space and label != found.space else ""
         waits = (*before.values(), *([Path(judge)] if judge else []))
         folder = cell_folder(experiment, runs)
         about = (label, setting, str(seed))

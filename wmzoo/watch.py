@@ -14,16 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from . import config
-from .config import Experiment
+from .config import Experiment, sketch
 from .doctor import matmul_speed
 from .errors import UserError
 from .flops import counted
+from .interfaces import Denoiser
 from .launch import State
 from .study import Job, Plan
-from .tasks import resolve
+from .tasks import every_shift, resolve
 
 ENDED = ("done", "failed", "not run")
 EPISODE = 1.2  # seconds of playing one handle on one core; Meta-World at 96 pixels
+ASKED = 45.0  # seconds of asking a world model, or of probing latent actions, on one core
 
 
 def kind(arm: Experiment) -> tuple[str, int, int, int]:
@@ -48,9 +50,20 @@ def known_speeds(runs: Path) -> dict[tuple[str, int, int, int], float]:
 
 def seconds(job: Job, speeds: Mapping[tuple[str, int, int, int], float]) -> float:
     """About how long a job takes on one thread; of an arm that was never trained here, as its operations at the speed of a product."""
-    key = kind(job.arm)
-    step = speeds[key] if key in speeds else counted(job.arm)["flops"]["step"] * job.arm.data.batch / (1e9 * _speed())
-    return step * job.arm.optim.steps + EPISODE * job.handles * len(resolve(job.arm.data.tasks))
+    key, names = kind(job.arm), resolve(job.arm.data.tasks)
+    training = 0.0
+    if not job.trained:
+        step = speeds[key] if key in speeds else counted(job.arm)["flops"]["step"] * job.arm.data.batch / (1e9 * _speed())
+        training = step * job.arm.optim.steps
+    handles = job.handles * ("play" in job.measures)
+    handles += job.shifted * len(every_shift(names)) if "shift" in job.measures else 0
+    asked = ASKED * len({"foresee", "transfer", "probe"} & {*job.measures})
+    return training + EPISODE * handles * len(names) * (handles > 0 and acts(job.arm)) + asked
+
+
+def acts(arm: Experiment) -> bool:
+    """Does it generate actions, or is it a world model alone?"""
+    return any(isinstance(objective, Denoiser) and objective.stream == "action" for objective in sketch(arm).objectives.values())
 
 
 _measured: list[float] = []
