@@ -5,6 +5,8 @@ Black et al. 2024, pi0, arXiv:2410.24164 (one sequence in which the observation 
 Three ways to condition on the stream "observation": in the sequence ("joint"), by cross-attention in every block ("cross"), or
 alternating, cross-attention in blocks 1, 3, ... and self-attention in blocks 2, 4, ... ("alternate").  Everything that reads out
 of a block starts at zero, so an untrained trunk passes its input through.
+We differ from DiT: blocks are modulated by the clock alone, neither by a summary of the condition, which is looked at, nor by the kind of a
+stream, which its own tokens carry.
 """
 
 from collections.abc import Mapping

@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from wmzoo import files, registry, run
 from wmzoo.batch import Batch
-from wmzoo.config import Experiment, Term, self_contained
+from wmzoo.config import Experiment, Term, check, self_contained, with_fields
 from wmzoo.errors import UserError
 from wmzoo.finished import Policy
 from wmzoo.interfaces import Sizes, View
 from wmzoo.kernels import precision_for
 from wmzoo.models.targets import Following
-from wmzoo.module import Average, ZooModule, ema_decay, parameter_groups, rate
+from wmzoo.module import Average, ZooModule, balance, ema_decay, parameter_groups, rate
 
 
 def quick(root: Path, steps: int = 12, chapter: int = 4) -> Experiment:
@@ -112,6 +112,43 @@ def test_targets_follow_after_the_optimiser_step(batch: Batch, sizes: Sizes) -> 
     for name in followed:
         new = after[f"observer.embedding.{name}"]
         torch.testing.assert_close(target.embedding.get_parameter(name), 0.75 * start[name] + 0.25 * new, msg=name)
+
+
+def test_balance_by_hand() -> None:
+    """Ours are 2 and 4 with weights 1 and .5, the first one's 3: R = .25 asks for .75 of 4; nothing to balance is 0; no gradient."""
+    first, one = torch.tensor(3.0, requires_grad=True), torch.tensor(2.0, requires_grad=True)
+    weighted = {"flow/velocity": first, "other/a": one, "other/b": 0.5 * torch.tensor(4.0), "otherwise/c": torch.tensor(9.0)}
+    factor = balance(weighted, "flow", "other", 0.25)
+    assert factor.item() == 0.75 / 4
+    assert not factor.requires_grad
+    assert balance({**weighted, "other/a": torch.tensor(0.0), "other/b": torch.tensor(0.0)}, "flow", "other", 0.25) == 0
+
+
+def test_a_balanced_objective_is_a_share_of_the_first(batch: Batch, sizes: Sizes) -> None:
+    """Its weight follows both losses; the gradient is that of this weight, held still."""
+    arm = with_fields(self_contained(registry.arm("flare", "tiny")), {"objectives.flare.weight": "auto:0.25"})
+    module, plain = (ZooModule(made(arm, sizes), arm.weights, arm.optim, 0, shares) for shares in (arm.shares, {}))
+    seen: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZooModule, "log_dict", lambda _, values, **__: seen.update(values))
+        patch.setattr(ZooModule, "global_step", 0)
+        module.training_step(batch, 0).backward()
+        factor, flow = seen["train/flare_factor"], seen["train/flow/velocity"]
+        assert seen["train/total"].item() == pytest.approx(1.25 * flow.item(), rel=1e-5)
+        assert factor.item() == pytest.approx(0.25 * (flow / seen["train/flare/align"]).item(), rel=1e-5)
+        plain.weights = {"flow/velocity": 1.0, "flare/align": factor.item()}
+        plain.training_step(batch, 0).backward()
+    for (name, ours), theirs in zip(module.hybrid.named_parameters(), plain.hybrid.parameters(), strict=True):
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+
+
+@pytest.mark.parametrize(("name", "weight", "message"), [
+    ("flare", "auto:x", "auto:R"), ("flare", "auto:-1", "auto:R"), ("flare", "half", "auto:R"), ("flow", "auto:0.25", "balanced against"),
+])  # fmt: skip
+def test_wrong_balances_are_one_line(name: str, weight: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(with_fields(registry.arm("flare", "tiny"), {f"objectives.{name}.weight": weight}))
 
 
 def test_only_matrices_decay() -> None:

@@ -30,12 +30,31 @@ class Term:
     Attributes:
         config: the objective.
         weights: by term.
-        weight: a factor on all of them.
+        weight: a factor on all of them; "auto:R" is that at which they are together R times the first objective's loss, at every step and
+            without a gradient (the authors of RLA-WM in their rebuttal, R = 0.25, arXiv:2605.07079).
     """
 
     config: Blueprint
     weights: dict[str, float]
-    weight: float = 1.0
+    weight: float | str = 1.0
+
+    @property
+    def share(self) -> float | None:
+        """R of "auto:R"; None where the weight is a number.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if not isinstance(self.weight, str):
+            return None
+        kind, _, share = self.weight.partition(":")
+        try:
+            found = float(share)
+        except ValueError:
+            found = 0.0
+        if kind != "auto" or not 0 < found < inf:
+            raise UserError(f"a weight is a number, or auto:R with a positive R such as auto:0.25, not {self.weight!r}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -119,8 +138,29 @@ class Experiment:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each term, as "objective/term"."""
-        return {f"{name}/{t}": term.weight * w for name, term in self.objectives.items() for t, w in term.weights.items()}
+        """Weight of each term, as "objective/term"; what balances an objective (`shares`) apart."""
+        factors = {name: term.weight if term.share is None else 1.0 for name, term in self.objectives.items()}
+        return {f"{name}/{t}": float(factors[name]) * w for name, term in self.objectives.items() for t, w in term.weights.items()}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Objectives that are balanced against the first one, and what part of its loss they are.
+
+        Raises:
+            UserError: the first one is among them.
+        """
+        found = {name: term.share for name, term in self.objectives.items() if term.share is not None}
+        if found and (first := next(iter(self.objectives))) in found:
+            raise UserError(
+                f"--objectives.{first}.weight is what others are balanced against: a number, not {self.objectives[first].weight}"
+            )
+        return found
+
+    @property
+    def weights_in_words(self) -> dict[str, str]:
+        """The weight of each term, and how it is balanced."""
+        balanced = {name: f", auto:{share:g}" for name, share in self.shares.items()}
+        return {term: f"{weight:g}{balanced.get(term.partition('/')[0], '')}" for term, weight in self.weights.items()}
 
 
 RANGES = {
@@ -157,7 +197,7 @@ def check(arm: Experiment) -> None:
         raise UserError(f"--name is part of the name of a folder: letters, digits, dots and dashes, not {arm.name!r}")
     if not all(0 <= beta < 1 for beta in arm.optim.betas):
         raise UserError(f"--optim.betas are from 0 to below 1, not {' '.join(map(str, arm.optim.betas))}")
-    for term, weight in arm.weights.items():
+    for term, weight in (arm.weights | arm.shares).items():
         if not isfinite(weight):
             raise UserError(f"the weight of {term} must be a finite number, not {weight}")
     for objective in sketch(arm).objectives.values():

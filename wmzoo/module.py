@@ -5,7 +5,7 @@ started again ends in the same weights, bit for bit.  A Lightning epoch is a cha
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from signal import SIGTERM
 from typing import Any, Protocol, cast
 
@@ -33,13 +33,16 @@ class ZooModule(L.LightningModule):
         weights: of each "objective/term"; must name exactly the terms that the hybrid returns.
         optim: how the weights move.
         seed: of the run.
+        shares: objectives that are balanced against the first one, and what part of its loss they are.
     """
 
     forward_pass: Callable[[Batch], dict[str, Score]]
 
-    def __init__(self, hybrid: Hybrid, weights: dict[str, float], optim: Optim, seed: int) -> None:
+    def __init__(
+        self, hybrid: Hybrid, weights: dict[str, float], optim: Optim, seed: int, shares: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__()
-        self.hybrid, self.weights, self.optim, self.seed = hybrid, weights, optim, seed
+        self.hybrid, self.weights, self.optim, self.seed, self.shares = hybrid, weights, optim, seed, shares or {}
         self.__dict__["forward_pass"] = torch.compile(hybrid) if optim.compile else hybrid  # no child: a checkpoint has the weights once
         self.average = Average(hybrid, optim.ema) if optim.ema else None
 
@@ -84,8 +87,12 @@ class ZooModule(L.LightningModule):
 
     def _total(self, batch: Batch, stage: str) -> Tensor:
         losses = {term: score.mean() for term, score in self.forward_pass(batch).items()}
-        total = torch.stack([self.weights[term] * loss for term, loss in losses.items()]).sum()
+        weighted = {term: self.weights[term] * loss for term, loss in losses.items()}
+        factors = {name: balance(weighted, next(iter(self.hybrid.objectives)), name, share) for name, share in self.shares.items()}
+        weighted |= {term: factors[name] * loss for term, loss in weighted.items() if (name := term.partition("/")[0]) in factors}
+        total = torch.stack([*weighted.values()]).sum()
         logged = {f"{stage}/{term}": loss.detach() for term, loss in {**losses, "total": total}.items()}
+        logged |= {f"{stage}/{name}_factor": factor for name, factor in factors.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
         return total
 
@@ -113,6 +120,12 @@ class ZooModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.average is not None:
             self.average.values = checkpoint["average"]
+
+
+def balance(weighted: Mapping[str, Tensor], first: str, name: str, share: float) -> Tensor:
+    """The factor at which the terms of one objective are together `share` times those of the first; 0 where they are 0.  No gradient."""
+    one, other = (sum(loss.detach() for term, loss in weighted.items() if term.startswith(f"{each}/")) for each in (first, name))
+    return torch.where(torch.as_tensor(other) == 0, 0.0, share * torch.as_tensor(one) / torch.as_tensor(other))
 
 
 def ema_decay(update: int, limit: float) -> float:

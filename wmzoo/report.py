@@ -520,7 +520,7 @@ def definitions(plan: Plan) -> list[dict[str, Any]]:
     for label, row in plan.study.rows.items():
         arm = next((job.arm for job in plan.cells if job.about[0] == label), None)
         if arm is not None:
-            terms = ", ".join(f"{term} x {weight:g}" for term, weight in arm.weights.items())
+            terms = ", ".join(f"{term} x {weight}" for term, weight in arm.weights_in_words.items())
             told = [("", row.fields), *((f"in {setting}: ", fields) for setting, fields in row.within.items())]
             changed = ", ".join(f"{where}{name} = {value}" for where, fields in told for name, value in fields.items())
             size = f"{arm.optim.steps} steps of {arm.data.batch} windows, width {arm.shape.width}, depth {arm.shape.depth}"

@@ -72,7 +72,7 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     hybrid = build_for(started, windows)
     if started.start != "none":
         start_from(hybrid, Path(started.start))
-    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed)
+    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed, arm.shares)
     if checkpoint.exists():
         check_checkpoint(checkpoint, module)
     module.rehearse(windows.train(0)[:2])
@@ -237,7 +237,7 @@ def _unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def card(arm: Experiment, facts: dict[str, Any]) -> str:
     """What the exported policy is, in Markdown: objectives, data, statistics, versions."""
-    terms = "\n".join(f"- `{term}`, weight {weight:g}" for term, weight in arm.weights.items())
+    terms = "\n".join(f"- `{term}`, weight {weight}" for term, weight in arm.weights_in_words.items())
     data = "\n".join(
         f"- {name} ({facts['instructions'][name]}): {arm.data.demos} demonstrations, data set {h}" for name, h in facts["data"].items()
     )
