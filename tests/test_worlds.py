@@ -418,6 +418,43 @@ def test_a_batch_learnt_by_heart_is_predicted_back(name: str, batch: Batch, size
         assert (wrong - future.flip(0)).abs().mean() < apart / 3, "with the other's actions comes the other's future"
 
 
+def test_the_predictor_is_the_published_one(sizes: Sizes) -> None:
+    """N1: the published transformer put together from torch's functions, with its own mask of blocks, and our weights under its names."""
+    _, model = world("dino_wm", sizes)
+    predictor = cast("Any", model).predictor
+    embedded = torch.randn(2, 3, 16, predictor.place.shape[1])
+    n, width = 3 * 16, embedded.shape[-1]
+    rows = [torch.cat([torch.ones(16, 16 * (t + 1)), torch.zeros(16, 16 * (2 - t))], dim=1) for t in range(3)]
+    mask = torch.cat(rows) == 0
+    x = embedded.reshape(2, n, width) + predictor.place[:n]
+    for layer in predictor.layers:
+        h = nn.functional.layer_norm(x, (width,), layer.norm_attn.weight, layer.norm_attn.bias)
+        q, k, v = (part.reshape(2, n, layer.heads, -1).transpose(1, 2) for part in (h @ layer.qkv.weight.T).chunk(3, dim=-1))
+        dots = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(mask, float("-inf"))
+        x = x + layer.out((dots.softmax(dim=-1) @ v).transpose(1, 2).reshape(2, n, -1))
+        h = nn.functional.layer_norm(x, (width,), layer.norm_mlp.weight, layer.norm_mlp.bias)
+        x = x + layer.down(nn.functional.gelu(layer.up(h)))
+    expected = nn.functional.layer_norm(x, (width,), predictor.norm.weight, predictor.norm.bias).reshape(2, 3, 16, width)
+    torch.testing.assert_close(predictor(embedded), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_channels_are_not_asked_for(batch: Batch, sizes: Sizes) -> None:
+    """N2: on real embeddings the mean square over the patch's own numbers; without the action's alone where that is asked."""
+    _, model = world("dino_wm", sizes)
+    predictor, valid = cast("Any", model).predictor, torch.ones(2, 3, dtype=torch.bool)
+    width = predictor.encoder.width
+    source, target = (
+        predictor.embed(torch.randn(2, 3, 16, width), torch.randn(2, 3, sizes.state), torch.randn(2, 3, predictor.action.in_features))
+        for _ in range(2)
+    )
+    predicted = predictor(source)
+    error = (predicted - target).square()
+    assert predictor.extra == source.shape[-1] - width
+    torch.testing.assert_close(next_loss(predicted, target, predictor.extra, valid), error[..., :width].mean(dim=(1, 2, 3)))
+    actions = predictor.action.out_features
+    torch.testing.assert_close(next_loss(predicted, target, actions, valid), error[..., :-actions].mean(dim=(1, 2, 3)))
+
+
 def test_frames_see_the_past_alone(batch: Batch, sizes: Sizes) -> None:
     """N1: other tokens in frame 3 (not a constant, which the norm takes off) leave what follows frames 1 and 2."""
     _, model = world("dino_wm", sizes)
