@@ -624,7 +624,7 @@ def provenance(plan: Plan, asked: Path) -> dict[str, str]:
     for facts in (read_json(job.folder / "cell.json", "a cell", "delete it") for job in plan.cells if job.done):
         data |= facts.get("data", {})  # earlier versions did not keep it
         packages.add(", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items() if name != "wmzoo"))
-        machines.add(f"{facts.get('processor') or facts.get('machine', '')}, {facts.get('threads') or 'any number of'} threads a run")
+        machines.add(f"{facts.get('processor') or facts.get('machine', '')}, {facts.get('threads') or 'any number of'} thread(s) a run")
     return {
         "command": " ".join([f"wmzoo study {plan.name}", *given]),
         "wmzoo": __version__,
