@@ -240,6 +240,7 @@ def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> No
     both = concluded(claim, {"a": Found(good, "3 seeds", 3), "b": Found(good, "3 seeds", 3)})
     assert (both.verdict, both.n) == ("holds", "3 seeds")
     assert concluded(claim, {"a": Found(good, "3 seeds", 3), "b": Found(bad, "2 seeds", 2)}).verdict == "too few seeds"
+    assert concluded(claim, {"a": Found(bad, "3 seeds", 3), "b": Found(good, "2 seeds", 2)}).verdict == "fails"
     half = concluded(claim, {"a": None, "b": Found(good, "3 seeds", 3)})
     assert half.verdict == "unfinished"
     assert half.found.startswith("b: +0.2 [")

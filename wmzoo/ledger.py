@@ -138,7 +138,7 @@ def of_study(plan: Plan) -> list[Judged]:
 
 
 def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
-    """What the comparisons of a claim say together: nothing with too few seeds; else one that fails decides, one missing leaves it open."""
+    """What the comparisons of a claim say together: one that fails decides, with seeds enough; too few, or one missing, leave it open."""
     there = {label: pair for label, pair in pairs.items() if pair is not None}
     if not there:
         return Judged(claim, "", "", "not run")
@@ -149,10 +149,11 @@ def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
         sure = claim.measure if claim.measure == "GFLOP" else f"[{low:+.3g}, {high:+.3g}]"
         told.append(f"{f'{label}: ' * (len(pairs) > 1)}{estimate.mean:+.3g} {sure}")
     told += [f"{label}: not run" for label in pairs if label not in there]
-    verdict = word(ends)
-    if min(pair.seeds for pair in there.values()) < SEEDS:
+    enough = [end for end, pair in zip(ends, there.values(), strict=True) if pair.seeds >= SEEDS]
+    verdict = word(enough)
+    if verdict != "fails" and len(enough) < len(there):
         verdict = "too few seeds"
-    elif len(there) < len(pairs) and verdict != "fails":
+    elif verdict != "fails" and len(there) < len(pairs):
         verdict = "unfinished"
     return Judged(claim, "; ".join(told), min(there.values(), key=lambda pair: pair.seeds).n, verdict)
 
