@@ -23,7 +23,16 @@ from wmzoo.tables import saved
 ROOT = Path(__file__).parents[1]
 RESULTS = {
     "README.md": ("implicit_vs_explicit", "low_data", "policies"),
-    "RESULTS.md": ("flare_controls", "flare_ablation", "lara_controls", "residuals", "world_models", "model_rl", "few_actions"),
+    "RESULTS.md": (
+        "flare_controls",
+        "flare_ablation",
+        "lara_controls",
+        "residuals",
+        "feature_models",
+        "world_models",
+        "model_rl",
+        "few_actions",
+    ),
 }
 RECORDED = ("low_data", "flare_controls", "flare_ablation", "lara_controls", "few_actions")  # whose cells lie under docs/results/cells
 
