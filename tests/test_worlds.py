@@ -519,6 +519,49 @@ def test_variants_are_what_they_say(batch: Batch, sizes: Sizes) -> None:
     assert diffusion.factor == pytest.approx((16 * 64 / 4096) ** 0.5)
 
 
+def test_the_wide_head_is_the_published_one() -> None:
+    """E1: DiT-DH put together from torch's functions, rotary positions as complex numbers, with our weights."""
+    torch.manual_seed(0)
+    net = wide.WideHead(6, (3, 4), action=0, classes=5, width=16, depth=2, heads=2, head_width=32, head_depth=2, head_heads=2)
+    for parameter in net.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    x, time, label = torch.randn(3, 12, 6), torch.rand(3), torch.tensor([0, 4, 5])
+
+    def turned(q: Tensor) -> Tensor:
+        quarter = q.shape[-1] // 4  # pairs for the row, and as many for the column
+        rate = 10_000.0 ** (-torch.arange(quarter) / quarter)
+        row, column = torch.arange(12) // 4, torch.arange(12) % 4
+        angle = torch.cat([row[:, None] * rate, column[:, None] * rate], dim=1)
+        pairs = torch.view_as_complex(q.unflatten(-1, (-1, 2)).contiguous())
+        return torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+
+    def rms(x: Tensor, norm: Any) -> Tensor:
+        return x * (x.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt() * norm.weight
+
+    def block(part: Any, x: Tensor, c: Tensor) -> Tensor:
+        one, two, three, four, five, six = part.modulation(nn.functional.silu(c)).chunk(6, dim=-1)
+        q, k, v = (
+            y.reshape(3, 12, part.heads, -1).transpose(1, 2) for y in part.qkv(rms(x, part.norm_attn) * (1 + two) + one).chunk(3, -1)
+        )
+        seen = nn.functional.scaled_dot_product_attention(turned(q), turned(k), v).transpose(1, 2).reshape(3, 12, -1)
+        x = x + three * part.out(seen)
+        gate, up = part.gate_up(rms(x, part.norm_mlp) * (1 + five) + four).chunk(2, dim=-1)
+        return x + six * part.down(nn.functional.silu(gate) * up)
+
+    waves = 2 * torch.pi * (1 - time)[:, None] * net.clock.frequencies  # the published clock is 1 at noise
+    t = net.clock.body(torch.cat([waves.sin(), waves.cos()], dim=-1))
+    c = nn.functional.silu(t + cast("nn.Embedding", net.classes)(label))[:, None]
+    s = net.trunk_in(x) + net.place
+    for part in net.trunk:
+        s = block(part, s, c)
+    s, y = net.bridge(nn.functional.silu(t[:, None] + s)), net.head_in(x)
+    for part in net.head:
+        y = block(part, y, s)
+    shift, scale = net.modulation(nn.functional.silu(s)).chunk(2, dim=-1)
+    expected = net.out(rms(y, net.norm) * (1 + scale) + shift)
+    torch.testing.assert_close(net.velocity(x, time, net.of_class(label)), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_classes_of_rae(sizes: Sizes) -> None:
     """Without a present frame and actions it is RAE's own network: zero at the start, then it hears its class and its clock."""
     torch.manual_seed(0)
