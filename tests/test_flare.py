@@ -19,6 +19,7 @@ from wmzoo.interfaces import Sizes
 from wmzoo.models.embedding import Embedding, Observer
 from wmzoo.models.targets import Following, FollowingConfig, FrozenConfig
 from wmzoo.models.vit_mae import Config as VitConfig
+from wmzoo.module import ZooModule
 from wmzoo.objectives import flare, repa
 from wmzoo.objectives.align import Align, align_loss, centred, likeness, retrieved, spread
 from wmzoo.objectives.flare import Flare, projector
@@ -334,6 +335,9 @@ def test_no_future_token_is_the_policy(batch: Batch, sizes: Sizes) -> None:
         assert gradient is None or other is None or torch.equal(gradient, other), name
     noise = torch.randn(len(batch), *batch.action.shape[1:])
     assert torch.equal(ours.eval().act(batch, noise, 3), plain.eval().act(batch, noise, 3))
+    pulls = ZooModule(ours, arms[0].weights, arms[0].optim, 0).pulls(batch)
+    assert pulls["flow/velocity"] > 0
+    assert pulls["flare/align"] == 0, "what has no gradient pulls nowhere"
 
 
 def test_a_following_target_needs_the_embedding(sizes: Sizes) -> None:

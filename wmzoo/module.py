@@ -82,7 +82,10 @@ class ZooModule(L.LightningModule):
         torch.clear_autocast_cache()  # casts made without gradients would be used again
         with torch.enable_grad():
             means = {term: score.mean() for term, score in self.hybrid(batch).items()}
-            pulled = {term: torch.autograd.grad(mean, trunk, retain_graph=True, allow_unused=True) for term, mean in means.items()}
+            pulled = {
+                term: torch.autograd.grad(mean, trunk, retain_graph=True, allow_unused=True) if mean.requires_grad else ()
+                for term, mean in means.items()
+            }
         return {term: nn.utils.get_total_norm([g for g in grads if g is not None]) for term, grads in pulled.items()}
 
     def _total(self, batch: Batch, stage: str) -> Tensor:
