@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -297,6 +298,49 @@ def make_timm(name: str, weights: str, arguments: Mapping[str, Any]) -> nn.Modul
     return network
 
 
+class Survey(NamedTuple):
+    """What is known of a backbone of timm at some size before it is made.
+
+    Attributes:
+        transformer: a vision transformer; else a convolutional net.
+        prefix: class and register tokens in front of the patch tokens.
+        width, grid: of its tokens.
+    """
+
+    transformer: bool
+    prefix: int
+    width: int
+    grid: tuple[int, int]
+
+
+@cache
+def surveyed(name: str, size: int) -> Survey:
+    """A look at a backbone on the meta device; once a process, since arms at paper scale ask many times.
+
+    Raises:
+        UserError: there is none of this name, its tokens are no embedding, or the size does not fit.
+    """
+    known = timm.list_pretrained() if "." in name else timm.list_models()
+    if name not in known:
+        raise unknown("backbone of timm", name, get_close_matches(name, known, n=5, cutoff=0))
+    with torch.device("meta"):
+        pooled = timm.create_model(name, num_classes=0)
+        if not isinstance(getattr(pooled, "fc_norm", nn.Identity()), nn.Identity):
+            raise UserError(f"{name} normalises after pooling only, so its patch tokens are no embedding; choose another one")
+        transformer = hasattr(pooled, "num_prefix_tokens") and hasattr(pooled, "patch_embed")
+        arguments: dict[str, Any] = {"img_size": size} if transformer else {}
+        network = cast("Any", timm.create_model(name, num_classes=0, global_pool="", **arguments))
+        if transformer and any(size % patch for patch in network.patch_embed.patch_size):
+            raise UserError(f"{name}: a size of {size} does not divide by its patches of {network.patch_embed.patch_size[0]}")
+        shape = network.eval().forward_features(torch.empty(1, 3, size, size)).shape
+    if transformer:
+        height, width = network.patch_embed.grid_size
+        return Survey(True, network.num_prefix_tokens, network.num_features, (height, width))
+    if len(shape) != 4 or shape[1] != network.num_features:
+        raise UserError(f"{name} is neither a vision transformer nor a convolutional net with channels first")
+    return Survey(False, 0, network.num_features, (shape[2], shape[3]))
+
+
 @dataclass(frozen=True)
 class Config(Blueprint):
     """Any backbone of timm.
@@ -316,27 +360,10 @@ class Config(Blueprint):
     group_norm: bool = False
 
     def build(self, sizes: Sizes) -> Timm:
-        known = timm.list_pretrained() if "." in self.name else timm.list_models()
-        if self.name not in known:
-            raise unknown("backbone of timm", self.name, get_close_matches(self.name, known, n=5, cutoff=0))
-        with torch.device("meta"):
-            probe = timm.create_model(self.name, num_classes=0)
-            if not isinstance(getattr(probe, "fc_norm", nn.Identity()), nn.Identity):
-                raise UserError(f"{self.name} normalises after pooling only, so its patch tokens are no embedding; choose another one")
-            transformer = hasattr(probe, "num_prefix_tokens") and hasattr(probe, "patch_embed")
-            arguments: dict[str, Any] = {"img_size": self.size} if transformer else {}
-            probe = cast("Any", timm.create_model(self.name, num_classes=0, global_pool="", **arguments))
-            if transformer and any(self.size % patch for patch in probe.patch_embed.patch_size):
-                raise UserError(f"{self.name}: a size of {self.size} does not divide by its patches of {probe.patch_embed.patch_size[0]}")
-            shape = probe.eval().forward_features(torch.empty(1, 3, self.size, self.size)).shape
-        if not transformer and (len(shape) != 4 or shape[1] != probe.num_features):
-            raise UserError(f"{self.name} is neither a vision transformer nor a convolutional net with channels first")
-        grid = probe.patch_embed.grid_size if transformer else shape[-2:]
-        network = make_timm(self.name, self.weights, arguments)
+        about = surveyed(self.name, self.size)
+        network = make_timm(self.name, self.weights, {"img_size": self.size} if about.transformer else {})
         if self.group_norm:
             replace_batch_norm(network)
         data = resolve_model_data_config(network)
-        about = f"timm {self.name} group_norm={self.group_norm}"
-        prefix = probe.num_prefix_tokens if transformer else 0
-        statistics, tokens = (data["mean"], data["std"]), (probe.num_features, (grid[0], grid[1]))
-        return Timm(network, about, self.size, statistics, *tokens, self.frozen, prefix=prefix)
+        said, statistics = f"timm {self.name} group_norm={self.group_norm}", (data["mean"], data["std"])
+        return Timm(network, said, self.size, statistics, about.width, about.grid, self.frozen, prefix=about.prefix)

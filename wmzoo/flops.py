@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .batch import Batch
 from .compose import Hybrid
-from .config import Experiment, Optim, build, dump, from_plain, needs_of, sizes_for
+from .config import Experiment, Optim, build, dump, from_plain, sizes_for
 from .features import frame_tokens
 from .interfaces import WorldModel
 
@@ -42,10 +42,11 @@ def count(arm: Experiment) -> dict[str, Any]:
 
 def weightless(arm: Experiment) -> tuple[Hybrid, Batch]:
     """The arm and one window, both on the meta device."""
-    needs = needs_of(arm)
     action, state, views = (getattr(arm.observer, name, usual) for name, usual in (("action", 4), ("state", 4), ("views", 1)))
     with torch.device("meta"):
-        hybrid = build(arm, sizes_for(arm, action=action, state=state, views=views, history=needs.history))
+        hybrid = build(arm, sizes_for(arm, action=action, state=state, views=views, history=1))
+        if (needs := hybrid.needs()).history > 1:
+            hybrid = build(arm, sizes_for(arm, action=action, state=state, views=views, history=needs.history))
         square = (views, 3, arm.data.size, arm.data.size)
         batch = Batch(
             image=torch.zeros(1, needs.history, *square),
