@@ -30,7 +30,7 @@ from wmzoo.stats import by_episode
 from wmzoo.study import Job
 from wmzoo.subject import subject
 from wmzoo.work import work
-from wmzoo.world import cost, evaluate, found, line, order
+from wmzoo.world import cost, evaluate, found, heard, line, order
 
 
 def short(name: str, root: Path, steps: int = 3) -> Experiment:
@@ -71,6 +71,13 @@ def test_where_all_windows_change_alike_nothing_is_perfect() -> None:
     """No window changes more than the median one: then all count, and an error of a half of what a copy is off by is a half."""
     values = {"l1": np.array([1.0, 1.0]), "copied": np.array([2.0, 2.0])}
     assert line(values, np.array([0, 1]), np.array([0, 1]))["moving_ratio"] == 0.5
+
+
+def test_listening_by_hand() -> None:
+    """Errors of 1 with the own actions, of 2.5 with another's, of 4 copied: skills 3/4 and 3/8, so 3/8 are lost."""
+    told = heard(np.array([[1.0, 1.0], [2.5, 2.5], [4.0, 4.0]]), np.array([0, 1]), np.array([0, 1]))
+    assert (told["skill"], told["with_others_actions"], told["difference"], told["n"]) == (0.75, 0.375, 0.375, 2)
+    assert told["interval"] == [0.375, 0.375]
 
 
 @pytest.mark.slow
@@ -267,6 +274,10 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
         assert {"space l1", "space copied", "space skill", "space found", "seen space l1"} <= row.keys()
         assert row["space skill"] == pytest.approx(1 - row["space l1"] / row["space copied"])
         assert "in the space of --space, 8 ahead" in table(result)
+        listens = result["listens"]
+        assert listens["space"]["skill"] == pytest.approx(row["space skill"], abs=1e-5), "the same predictions, in the same space"
+        assert listens["space"]["skill"] != listens["skill"]
+        assert "listens in the space of --space" in table(result)
     told = read_json(runs / "uwm" / "world.json", "a result")["inverse"]
     assert told["steps"] == 8
     import imageio.v3 as imageio
@@ -298,6 +309,8 @@ def test_frames_are_scored_in_the_feature_space_of_another_run(runs: Path) -> No
         row = read_json(runs / name / "world.json", "a result")["ways"]["prediction"]["8"]
         assert row["space copied"] == pytest.approx(copied, rel=0.02), "the same frames in the same space"
         assert summary["arms"][name]["horizons"]["8"]["l1"]["mean"] == pytest.approx(row["space l1"], rel=1e-5)
+        heard_there = read_json(runs / name / "world.json", "a result")["listens"]["space"]["difference"]
+        assert summary["arms"][name]["listens"] == heard_there, "on one axis with the others"
 
 
 @pytest.mark.slow

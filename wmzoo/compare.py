@@ -37,6 +37,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
+def signed(value: float | None) -> str:
+    """A difference, or n/a."""
+    return "n/a" if value is None else f"{value:+.2f}"
+
+
 def table(result: dict[str, Any]) -> str:
     """The result in words."""
     head = f"{result['run']}: {result['kind']} of {result['arm']}, {result['n']} windows of {result['episodes']} validation episodes"
@@ -85,11 +90,10 @@ def table(result: dict[str, Any]) -> str:
             f"n = {told['n']}"
         )
     if "listens" in result:
-        heard, back = result["listens"], result["recovers"]
-        lines.append(
-            f"listens: skill {heard['skill']:+.2f}, with another window's actions {heard['with_others_actions']:+.2f}; "
-            f"difference {heard['difference']:+.2f} [{heard['interval'][0]:+.2f}, {heard['interval'][1]:+.2f}], n = {heard['n']}"
-        )
+        own, back = result["listens"], result["recovers"]
+        lines.append(listens("listens", own))
+        if "space" in own:
+            lines.append(listens("listens in the space of --space", own["space"]))
         lines.append(f"recovers the mean action of {back['steps']} steps: R\u00b2 {back['r2']:.2f}, n = {back['n']}")
     for name, row in result.get("order", {}).items():
         near = f"half-way frame nearest of 5 in {row['nearest']:.2f} (chance .20), mean rank {row['mean_rank']:.2f} (chance 2)"
@@ -99,6 +103,15 @@ def table(result: dict[str, Any]) -> str:
     speed = f"{price['milliseconds']:.1f} ms with {price['threads']} threads"
     lines.append(f"cost of one prediction: {operations}, {speed}, {price['parameters']:,} parameters")
     return "\n".join(lines)
+
+
+def listens(where: str, told: Mapping[str, Any]) -> str:
+    """What listening is worth, in words."""
+    low, high = told["interval"]
+    return (
+        f"{where}: skill {told['skill']:+.2f}, with another window's actions {told['with_others_actions']:+.2f}; "
+        f"difference {told['difference']:+.2f} [{low:+.2f}, {high:+.2f}], n = {told['n']}"
+    )
 
 
 def seen_in_pixels(row: Mapping[str, float]) -> str:
@@ -269,7 +282,8 @@ def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, A
         row["horizons"][ahead] = found | ({"less": gaps[ahead]} if ahead in gaps else {})
         told = _asked(mine[0])[ahead]
         row["decoder"][ahead] = {"psnr": told.get("seen psnr"), "ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
-    row["listens"] = float(np.mean([one.result["listens"]["difference"] for one in mine]))
+    heard = [one.result["listens"].get("space") if one.elsewhere else one.result["listens"] for one in mine]
+    row["listens"] = float(np.mean([part["difference"] for part in heard])) if all(heard) else None
     row["recovers"] = float(np.mean([one.result["recovers"]["r2"] for one in mine]))
     row["recovered_steps"] = mine[0].result["recovers"]["steps"]
     if all("own_space" in one.result for one in mine):
@@ -429,7 +443,7 @@ def compare_table(summary: dict[str, Any]) -> str:
     for name, row in summary["arms"].items():
         c = row["cost"]
         lines.append(
-            f"  {name:24} {c['GFLOP']:8.3f} {c['milliseconds']:7.1f} {c['parameters']:12,} {row['listens']:+8.2f}"
+            f"  {name:24} {c['GFLOP']:8.3f} {c['milliseconds']:7.1f} {c['parameters']:12,} {signed(row['listens']):>8}"
             f" {row['recovers']:5.2f} of {row['recovered_steps']:>2}"
         )
     return "\n".join(lines)

@@ -252,7 +252,7 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
             told = (number(seen["l1"]["mean"], 4), skill, less, number(found, 2), pixels, number(psnr), number(ssim, 3), number(lpips, 3))
             cost = row["cost"]
             price = (
-                f"{row['listens']:+.2f}",
+                compare.signed(row["listens"]),
                 f"{row['recovers']:+.2f}",
                 f"{cost['GFLOP']:.2f}",
                 f"{cost['milliseconds']:.0f}",
@@ -266,7 +266,7 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
     rows += [(arm, f"not run ({waiting})") for arm, waiting in (missing or {}).items() if arm not in summary["arms"]]
     head = ("model", "seeds", "ahead", "feature error", "skill over a copy, 95%", f"error less {summary['baseline']}, 95%",
             "own future of 64", "skill in pixels, 95%", "PSNR", "SSIM", "LPIPS", "its decoder with the true tokens: PSNR", "and SSIM",
-            "and feature error", "skill lost with another's actions, in its own space", "recovers actions: R²", "GFLOP", "ms",
+            "and feature error", "skill lost with another's actions", "recovers actions: R²", "GFLOP", "ms",
             "parameters")  # fmt: skip
     place_ = f"{title}: " if title else ""
     note = (

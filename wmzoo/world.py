@@ -7,7 +7,7 @@ All models are asked about the same validation windows, as recorded: those that 
     found     share of windows whose prediction is nearest, by l1, to its own future among 64 of all episodes
     psnr ssim lpips   of the prediction painted by the shared decoder, against the frame; "seen" is the decoder with the true tokens
     pixel skill       1 - squared error of the painted prediction / that of the present frame
-    listens   skill with the true actions less skill with those of another window
+    listens   skill with the true actions less skill with those of another window, in the own feature space and in the shared one
     inverse   R^2 of a chunk's actions, told the future frame, where the model can be asked for them
     recovers  R^2 of the mean action of a chunk, found by descending the model's own error from zero
 A prediction two chunks ahead is made from the model's own prediction one chunk ahead.
@@ -115,18 +115,33 @@ def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -
 
 @torch.no_grad()
 def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
-    """Skill with the true actions, and with those of another window of the batch."""
-    error, wrong, copied = [], [], []
+    """Skill with the true actions, and with those of another window of the batch; "space" is the same in the shared feature space."""
+    errors: dict[str, list[Tensor]] = {}
     for number, batch in enumerate(batches):
         now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
         other = replace(batch, action=batch.action.roll(len(batch) // 2, dims=0))
-        for asked, errors in ((batch, error), (other, wrong)):
-            predicted = next(iter(what.ways.values()))(asked, now, ahead, torch.Generator().manual_seed(number))
-            errors.append((predicted - future).abs().mean(dim=(1, 2)))
-        copied.append((now - future).abs().mean(dim=(1, 2)))
-    right, false, still = (torch.cat(parts).numpy() for parts in (error, wrong, copied))
-    gap = over_windows((false - right)[None].astype(float), task, episode, still[None].astype(float))
-    told, untold = (float(1 - x.mean() / still.mean()) for x in (right, false))
+        ask = next(iter(what.ways.values()))
+        right, wrong = (ask(asked, now, ahead, torch.Generator().manual_seed(number)) for asked in (batch, other))
+        places = {"": (right, wrong, now, future)}
+        if what.space is not None and what.paint is not None:
+            recorded = batch.image[:, -1, what.view], batch.future[:, batch.column(ahead), what.view]
+            right, wrong, now, future = (what.space(x).float() for x in (*(what.paint(x).clamp(0, 1) for x in (right, wrong)), *recorded))
+            places["space"] = right, wrong, now, future
+        for place, (*guesses, true) in places.items():
+            errors.setdefault(place, []).append(torch.stack([(guess - true).abs().mean(dim=(1, 2)) for guess in guesses]))
+    found = {place: heard(torch.cat(parts, dim=1).double().numpy(), task, episode) for place, parts in errors.items()}
+    return found.pop("") | found
+
+
+def heard(errors: np.ndarray, task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+    """What listening is worth.
+
+    Args:
+        errors: (3, windows) with the true actions, with another window's, of a copy of the present.
+    """
+    right, wrong, still = errors
+    gap = over_windows((wrong - right)[None], task, episode, still[None])
+    told, untold = (float(1 - x.mean() / still.mean()) for x in (right, wrong))
     interval = [round(end, 4) for end in gap.interval()]
     return {"skill": told, "with_others_actions": untold, "difference": told - untold, "interval": interval, "n": len(right)}
 
