@@ -38,7 +38,7 @@ def study(scale: Scale = "small") -> Study:
     if scale == "small":
         rows |= {f"{name}, twice the steps": Row(name, {"optim.steps": 2000}) for name in ("policy", "flare", "uwm")}
         rows["flare, weight 0.05"] = Row("flare", {"objectives.flare.weight": 0.05})
-    for name in ("flare_video", "uwm_video"):
+    for name in ("flare_video", "lara_video", "uwm_video"):
         rows[name] = Row(name, {"data.videos": 40, **watched(name)}, only=(FEW,))
         if scale == "small":  # as many windows with actions as the other rows see
             rows[f"{name}, twice the steps"] = replace(rows[name], fields={**rows[name].fields, "optim.steps": 2000})

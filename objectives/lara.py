@@ -12,11 +12,11 @@ second-to-last layer, the code taps this one).  The gradient of L_lara reaches t
 encoder, and the M-Former with its down-projection; not the codes, not the painter, not a frozen encoder.
 With several gaps the target is the mean of their latents and L_LAM the mean of theirs.
 We differ: the future frame is o_H, the state the chunk reaches (the code takes o_{H-1}); windows without actions or without that
-frame have no L_lara.
+frame have no L_lara (with them: objectives/lara_video.py).
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -123,7 +123,7 @@ class Lara(Objective):
         paintings = [] if self.frozen else self.paintings(batch, latents)
 
         def score(hidden: Hidden) -> dict[str, Score]:
-            scores = {"align": Score(agreement(self.predict(hidden, batch), target), valid & batch.has_action)}
+            scores = {"align": Score(agreement(self.predict(hidden, batch), target), valid & self.recorded(batch).any(dim=1))}
             if paintings:
                 each = [torch.stack(list(painting.parts().values())).sum(dim=0) for painting in paintings]
                 there = torch.stack([painting.valid for painting in paintings])
@@ -143,11 +143,15 @@ class Lara(Objective):
     def predict(self, hidden: Hidden, batch: Batch) -> Float[Tensor, "B N"]:
         """f of the chosen action token."""
         tokens = tapped(hidden, self.tap, "action")
-        return self.head(chosen(tokens, batch.action_mask.any(dim=-1), self.token)).float()
+        return self.head(chosen(tokens, self.recorded(batch), self.token)).float()
+
+    def recorded(self, batch: Batch) -> Bool[Tensor, "B H"]:
+        """The actions whose tokens may be chosen; a window without any has no agreement."""
+        return batch.action_mask.any(dim=-1)
 
     def watching(self, hidden: Hidden, batch: Batch, target: Tensor, valid: Tensor, painting: Painting) -> dict[str, Tensor]:
         """Spread and likeness of the latents, retrieval of the own one, and what a latent action model shows of itself."""
-        rows = valid & batch.has_action
+        rows = valid & self.recorded(batch).any(dim=1)
         if rows.sum() < 2:
             return {}
         mine, latent = self.predict(hidden, batch)[rows, None], target.float().flatten(1)[rows, None]
@@ -183,6 +187,8 @@ class Config(Blueprint):
     frozen: bool = False
     control: Control = "none"
 
+    kind: ClassVar[type[Lara]] = Lara
+
     def build(self, sizes: Sizes) -> Lara:
         lam = cast("LatentActions", self.lam.build(sizes))
-        return Lara(lam, sizes.width, sizes.depth, self.tap, self.token, self.gaps, self.detach, self.frozen, self.control)
+        return self.kind(lam, sizes.width, sizes.depth, self.tap, self.token, self.gaps, self.detach, self.frozen, self.control)

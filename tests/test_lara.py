@@ -22,6 +22,7 @@ from wmzoo.module import ZooModule
 from wmzoo.objectives.lam import Lam
 from wmzoo.objectives.lapa import Lapa, code_loss
 from wmzoo.objectives.lara import Lara, agreement, chosen
+from wmzoo.objectives.lara_video import LaraVideo
 from wmzoo.question import Hidden
 from wmzoo.run import start_from, train
 
@@ -213,6 +214,30 @@ def test_action_free_rows_contribute_nothing_to_flow_and_agreement(batch: Batch,
     assert terms["lara/lam"] > 0
     (terms["flow/velocity"] + terms["lara/align"]).backward()
     assert not any(p.grad is not None and p.grad.any() for p in hybrid.parameters())
+
+
+def test_video_agrees_from_noise(batch: Batch, sizes: Sizes) -> None:
+    """`lara_video`: the last token of a chunk without actions, which is noise at t = 0; what was recorded of actions there is not seen."""
+    hybrid = made(small("lara_video"), sizes).eval()
+    ours, plain = objective(hybrid), objective(made(small(), sizes).eval())
+    assert type(ours) is LaraVideo
+    free = batch.map(torch.clone)
+    free.action_mask[:] = False
+    free.action_mask[0, :3] = True
+    assert ours.recorded(free).sum(dim=1).tolist() == [3, *[8] * (len(free) - 1)]
+    assert plain.recorded(free).sum(dim=1).tolist() == [3, *[0] * (len(free) - 1)]
+    torch.manual_seed(0)
+    questions, hidden = hybrid._pass(free)
+    assert cast("Tensor", questions["flow"].streams["action"].clock)[1:].eq(0).all()
+    score = questions["lara"].score(hidden)["align"]
+    assert torch.equal(score.weight, free.has_future[:, 0])
+    tokens = hidden.taps[ours.tap]["action"]
+    latent = ours.lam.encode(free, 8)
+    expected = agreement(ours.head(torch.cat([tokens[:1, 2], tokens[1:, -1]])).float(), latent)
+    torch.testing.assert_close(score.value, expected)
+    free.action[1:] = float("nan")
+    torch.manual_seed(0)
+    assert torch.equal(hybrid(free)["lara/align"].value, score.value)
 
 
 def test_the_future_does_not_leak_into_the_policy(batch: Batch, sizes: Sizes) -> None:
