@@ -629,9 +629,22 @@ def test_what_is_gained_in_dreams_is_drawn_between_its_marks(toy_data: Path, tmp
         if job.about[0] == "flare":
             (job.folder / "metrics.csv").write_text(f"{told}4,-3,-3,-2\n8,{-2 - int(job.about[2])},-3,-2\n")
     found = find(what, {}, {})
-    ((label, term, steps, gained),) = report.over_seeds(found, ("bc/return",))
-    assert (label, term, steps.tolist(), gained.tolist()) == ("flare", "bc/return", [4, 8], [[-3, -2], [-3, -3]])
+    ((line, term, steps, gained),) = report.over_seeds(found, ("bc/return",))
+    assert (line.label, term, steps.tolist(), gained.tolist()) == ("flare", "bc/return", [4, 8], [[-3, -2], [-3, -3]])
     assert report.dreamt(found) is not None
+
+
+def test_losses_over_other_clocks_say_so(toy_data: Path, tmp_path: Path) -> None:
+    """The policy's clocks are groot's, uwm's uniform: their losses have other levels, so the legend tells them apart."""
+    rows = {name: Row(name) for name in ("policy", "flare", "uwm")}
+    what = plan(toy_data, tmp_path, replace(SMALL, rows=rows, settings={"": {"data.demos": 3}}, seeds=(0,)))
+    played_as(what, dict.fromkeys(("policy", "flare", "uwm"), 0.5))
+    for job in what.cells:
+        (job.folder / "metrics.csv").write_text("step,validation/flow/velocity\n4,2\n8,1\n")
+    found = find(what, {}, {})
+    kinds = [report.loss_kind(line, "flow/velocity") for line in found.lines]
+    assert kinds == ["groot clocks", "groot clocks", "uniform clocks"]
+    assert report.learning(found) is not None
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from . import __version__, compare, ledger, registry
+from .clock import SAMPLERS
 from .errors import UserError
 from .files import read_between, read_json, text_hash, write_atomically, write_between
 from .findings import Findings, Line, Rate, curves, find, played, sentence
@@ -468,16 +469,17 @@ def forest(axes: Axes, found: Findings) -> None:
 
 
 def learning(found: Findings) -> Picture | None:
-    """Validation loss of the actions, the mean of seeds and their range; losses of another kind say so."""
+    """Validation loss of the actions, mean and range of seeds; losses of another kind than the first say so: their levels differ."""
     drawn = over_seeds(found, LOSSES)
     if not drawn:
         return None
-    kinds = {term for _, term, _, _ in drawn}
+    kinds = [loss_kind(line, term) for line, term, _, _ in drawn]
 
     def draw(axes: Axes) -> None:
-        for i, (label, term, steps, loss) in enumerate(drawn):
+        for i, ((line, _, steps, loss), kind) in enumerate(zip(drawn, kinds, strict=True)):
             colour, style = f"C{i % 10}", ("-", "--", ":")[i // 10 % 3]
-            axes.plot(steps, loss.mean(axis=0), label=label if len(kinds) == 1 else f"{label}: {term}", lw=1.4, color=colour, ls=style)
+            label = place(line) if kind == kinds[0] else f"{place(line)}: {kind}"
+            axes.plot(steps, loss.mean(axis=0), label=label, lw=1.4, color=colour, ls=style)
             axes.fill_between(steps, loss.min(axis=0), loss.max(axis=0), color=colour, alpha=0.15, lw=0)
         axes.set(xlabel="training step", ylabel="validation loss of the actions", yscale="log")
         axes.legend(fontsize=7, frameon=False, ncols=2)
@@ -492,8 +494,8 @@ def dreamt(found: Findings) -> Picture | None:
         return None
 
     def draw(axes: Axes) -> None:
-        for i, (label, _, steps, gained) in enumerate(each["bc/return"]):
-            axes.plot(steps, gained.mean(axis=0), label=label, lw=1.4, color=f"C{i % 10}")
+        for i, (line, _, steps, gained) in enumerate(each["bc/return"]):
+            axes.plot(steps, gained.mean(axis=0), label=place(line), lw=1.4, color=f"C{i % 10}")
             axes.fill_between(steps, gained.min(axis=0), gained.max(axis=0), color=f"C{i % 10}", alpha=0.15, lw=0)
         for style, (term, name) in zip(("--", ":"), list(GAINED.items())[1:], strict=True):
             axes.axhline(each[term][0][3].mean(), label=name, color="grey", lw=1, ls=style)
@@ -503,14 +505,20 @@ def dreamt(found: Findings) -> Picture | None:
     return figure(draw, 9)
 
 
-def over_seeds(found: Findings, terms: Sequence[str]) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Of every row that has one of these terms: its name, the term, the steps, and the values (seeds, steps)."""
-    drawn: list[tuple[str, str, np.ndarray, np.ndarray]] = []
+def loss_kind(line: Line, term: str) -> str:
+    """How the clocks of a term are drawn, if it has clocks, or the term: a loss over other clocks has another level."""
+    sampler = getattr(line.done[0].arm.objectives[term.partition("/")[0]].config, "sampler", "")
+    return f"{sampler} clocks" if sampler in SAMPLERS else term
+
+
+def over_seeds(found: Findings, terms: Sequence[str]) -> list[tuple[Line, str, np.ndarray, np.ndarray]]:
+    """Of every row that has one of these terms: it, the term, the steps, and the values (seeds, steps)."""
+    drawn: list[tuple[Line, str, np.ndarray, np.ndarray]] = []
     for line in found.lines:
         seeds = [c for job in line.done if (c := curves(job, terms)) is not None]
         seeds = [c for c in seeds if len(c[1]) == len(seeds[0][1])]
         if seeds and len(seeds[0][1]) > 1:
-            drawn.append((place(line), seeds[0][0], seeds[0][1], np.stack([c[2] for c in seeds])))
+            drawn.append((line, seeds[0][0], seeds[0][1], np.stack([c[2] for c in seeds])))
     return drawn
 
 
