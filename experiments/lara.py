@@ -9,20 +9,20 @@ from wmzoo.objectives import lara
 from . import lam, policy
 
 
-def config(scale: Scale = "small") -> Experiment:
+def config(scale: Scale = "small", agreement: type[lara.Config] = lara.Config) -> Experiment:
     """Weights 0.01 and 0.01, two blocks before the end (one in a trunk of four), the frame at the end of the chunk.
 
     At paper scale it trains as in the paper, longer than the policy does there, in smaller batches.
     """
-    arm = joined(policy.config(scale), "lara", scale)
+    arm = joined(policy.config(scale), "lara", scale, agreement)
     if scale != "paper":
         return arm
     return replace(arm, data=replace(arm.data, batch=384), optim=replace(arm.optim, steps=200_000))
 
 
-def joined(arm: Experiment, name: str, scale: Scale) -> Experiment:
+def joined(arm: Experiment, name: str, scale: Scale, agreement: type[lara.Config] = lara.Config) -> Experiment:
     """An arm of this scale with LARA's two terms, and the stages of its latent action model."""
-    agree = lara.Config(lam.model(scale, "stage:lam"), tap=-1 if arm.shape.depth < 6 else -2, gaps=(arm.data.horizon,))
+    agree = agreement(lam.model(scale, "stage:lam"), tap=-1 if arm.shape.depth < 6 else -2, gaps=(arm.data.horizon,))
     term = Term(agree, weights={"align": 0.01, "lam": 0.01})
     return replace(arm, name=name, objectives={**arm.objectives, "lara": term}, stages={**arm.stages, **lam.stages(scale)})
 

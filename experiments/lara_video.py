@@ -3,11 +3,9 @@
 wmzoo train lara_video --data.demos 10 --data.videos 40 --out runs/lara_video
 """
 
-from dataclasses import fields, replace
-from typing import cast
+from dataclasses import replace
 
 from wmzoo.config import Experiment, Scale
-from wmzoo.objectives import lara as agreement
 from wmzoo.objectives import lara_video
 
 from . import lara
@@ -15,9 +13,6 @@ from . import lara
 
 def config(scale: Scale = "small") -> Experiment:
     """`--data.demos k --data.videos n`: k demonstrations and n videos a task; half of each batch is video."""
-    arm, few = lara.config(scale), {"demos": 4, "videos": 4} if scale == "tiny" else {"demos": 10, "videos": 40}
-    term = arm.objectives["lara"]
-    told = cast("agreement.Config", term.config)
-    both = lara_video.Config(**{field.name: getattr(told, field.name) for field in fields(told)})
-    objectives = {**arm.objectives, "lara": replace(term, config=both)}
-    return replace(arm, name="lara_video", objectives=objectives, data=replace(arm.data, **few))
+    arm = lara.config(scale, lara_video.Config)
+    few = {"demos": 4, "videos": 4} if scale == "tiny" else {"demos": 10, "videos": 40}
+    return replace(arm, name="lara_video", data=replace(arm.data, **few))
