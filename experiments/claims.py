@@ -9,9 +9,7 @@ from itertools import pairwise
 
 from wmzoo.ledger import Claim
 
-from .implicit_vs_explicit import FEW
-
-MANY = "40 demonstrations"
+from .implicit_vs_explicit import FEW, MANY
 
 
 def claims() -> list[Claim]:

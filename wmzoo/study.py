@@ -40,13 +40,11 @@ class Row:
     Attributes:
         arm: its name.
         fields: dotted names of fields and their values, as `wmzoo train` takes them.
-        only: the settings in which it is run; all of them unless given.
         within: further fields in some of the settings.
     """
 
     arm: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-    only: tuple[str, ...] = ()
     within: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -270,9 +268,8 @@ def experiments(found: Study, scale: Scale, common: Mapping[str, Any]) -> Iterat
     for seed in found.seeds:
         for setting, changes in found.settings.items():
             for label, row in found.rows.items():
-                if not row.only or setting in row.only:
-                    fields = {**changes, **common, **row.fields, **row.within.get(setting, {})}
-                    yield (label, setting, seed), replace(with_fields(arm(row.arm, scale), fields), seed=seed)
+                fields = {**changes, **common, **row.fields, **row.within.get(setting, {})}
+                yield (label, setting, seed), replace(with_fields(arm(row.arm, scale), fields), seed=seed)
 
 
 def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[str, Any]) -> Plan:
