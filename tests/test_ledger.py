@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from wmzoo import ledger
+from wmzoo.compare import windows
 from wmzoo.errors import UserError
 from wmzoo.files import read_between, read_json, write_between, write_json
 from wmzoo.ledger import Claim, Found, Judged, claims, compared, concluded, judged, of_study, table, with_published, word
@@ -29,7 +30,6 @@ RESULTS = {
         "flare_ablation",
         "lara_controls",
         "residuals",
-        "feature_models",
         "world_models",
         "model_rl",
         "few_actions",
@@ -334,6 +334,20 @@ def test_published_ratios_are_those_of_the_records() -> None:
             ways = json.loads(path.read_text())["ways"]
             told.append(ways.get("own latent", ways["no latent"])[row["ahead"]]["moving_ratio"])
         assert row["error / a copy's, where it moves"] == ", ".join(f"{ratio:.3f}" for ratio in told)
+
+
+def test_published_errors_of_world_models_are_those_of_the_records() -> None:
+    """The feature error of every model and horizon is the mean over its seeds' windows, which lie beside the table."""
+    home = ROOT / "docs" / "results"
+    runs = {(row["arm"], row["seed"]): row["run"] for row in csv.DictReader((home / "world_models" / "cells.csv").open())}
+    rows = [row for row in csv.DictReader((home / "world_models" / "worlds.csv").open()) if row["seeds"]]
+    assert len(rows) >= 24
+    for row in rows:
+        errors, mine = [], f"prediction/{row['ahead']}"
+        for seed in row["seeds"].split(", "):
+            stored = windows(home / "cells" / runs[row["model"], seed])
+            errors.append(stored.get(f"{mine}/space l1", stored[f"{mine}/l1"]).mean())
+        assert float(row["feature error"]) == pytest.approx(np.mean(errors), abs=6e-5)
 
 
 @pytest.mark.parametrize("name", RECORDED)
