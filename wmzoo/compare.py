@@ -17,13 +17,13 @@ from .stats import CAUTION, SEEDS, Estimate, corrected, over_windows, verdict
 
 
 def strip(rows: dict[str, np.ndarray]) -> Figure:
-    """Rows of images with a name on the left."""
+    """Rows of images (uint8) with a name on the left."""
     first = next(iter(rows.values()))
     figure = Figure(figsize=(1.5 * len(first) + 1.2, 1.55 * len(rows)), layout="constrained")
     for axes, (name, images) in zip(figure.subplots(len(rows), len(first), squeeze=False), rows.items(), strict=True):
         axes[0].set_ylabel(name, fontsize=8)
         for axis, image in zip(axes, images, strict=True):
-            axis.imshow(image.astype(float).clip(0, 1))
+            axis.imshow(image)
             axis.set(xticks=[], yticks=[])
     return figure
 
@@ -311,7 +311,7 @@ def _frames(rows: Mapping[str, Sequence[Measured]]) -> dict[str, np.ndarray]:
     decoders: list[np.ndarray] = []
     for label, mine in rows.items():
         seen = mine[0].stored["seen"]
-        if not any(np.allclose(seen, other, atol=0.02) for other in decoders):
+        if not any(np.abs(seen.astype(int) - other).max() < 6 for other in decoders):
             shown[f"later, decoded\n({label})"] = seen
             decoders.append(seen)
     return shown | {label: mine[0].stored["predicted"] for label, mine in rows.items()}

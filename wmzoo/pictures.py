@@ -28,14 +28,14 @@ def moving_most(what: Subject, rows: list[Window]) -> list[Window]:
 
 @torch.no_grad()
 def photographs(what: Subject, rows: list[Window]) -> dict[str, np.ndarray]:
-    """A few windows that move, a chunk ahead: frames, the decoder with the true tokens, and with the predicted ones."""
+    """A few windows that move, a chunk ahead: frames, the decoder with the true tokens, and with the predicted ones; uint8."""
     if what.paint is None:
         return {}
     few, ahead = what.gather(moving_most(what, rows)), cast("WorldModel", what.model).horizon
     predicted = next(iter(what.ways.values()))(few, what.tokens(few, 0), ahead, torch.Generator().manual_seed(0))
     images = {"now": few.image[:, -1, what.view], "later": few.future[:, few.column(ahead), what.view]}
     images |= {"seen": what.paint(what.tokens(few, ahead)), "predicted": what.paint(predicted)}
-    return {name: image.clamp(0, 1).movedim(1, -1).numpy().astype(np.float16) for name, image in images.items()}
+    return {name: (255 * image.clamp(0, 1)).round().byte().movedim(1, -1).numpy() for name, image in images.items()}
 
 
 @torch.no_grad()
