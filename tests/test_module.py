@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 import pytest
@@ -269,10 +269,34 @@ def test_a_stopped_training_has_not_ended(toy_data: Path, tmp_path: Path, sent: 
         told = running.communicate(timeout=60)[1]
     finally:
         running.kill()
-    assert running.returncode == code
+    assert running.returncode == code, told
     assert "Traceback" not in told
     assert ("the same command goes on from here" in told) == (sent == signal.SIGINT)
     assert not (tmp_path / "run" / "export").exists()
+
+
+def test_ctrl_c_amid_a_checkpoint(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard when the checkpoint has been written, which is whole; the same command goes on from it."""
+    keep, before = ZooModule.on_save_checkpoint, signal.getsignal(signal.SIGINT)
+
+    class Struck:
+        def __reduce__(self) -> tuple[type[int], tuple[()]]:
+            signal.raise_signal(signal.SIGINT)
+            return int, ()
+
+    def struck(module: ZooModule, checkpoint: dict[str, Any]) -> None:
+        keep(module, checkpoint)
+        checkpoint["struck"] = Struck()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ZooModule, "on_save_checkpoint", struck)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(quick(toy_data), tmp_path / "a")
+    assert signal.getsignal(signal.SIGINT) == before
+    assert torch.load(tmp_path / "a" / "last.ckpt", weights_only=False)["global_step"] == 4
+    run.train(quick(toy_data), tmp_path / "a")
+    run.train(quick(toy_data), tmp_path / "whole")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "a"))
 
 
 def test_two_trainings_in_one_folder(toy_data: Path, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ started again ends in the same weights, bit for bit.  A Lightning epoch is a cha
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from signal import SIGTERM
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -223,9 +225,41 @@ class ZooData(L.LightningDataModule):
         return DataLoader(cast("Dataset[Batch]", self.source.validate(self.validation)), batch_size=None)
 
 
+class Interruptible(L.Callback):
+    """Ctrl-C is heard between two batches: C code that calls Python may turn it into another error.  A second one is heard at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Until it is left; where Ctrl-C is ignored, or another thread has to hear it, nothing changes."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or before != signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self.hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self.on_train_batch_end()
+
+    def hear(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.asked = True
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_validation_batch_end = on_train_batch_end
+
+
 def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], loggers: list[Any], checkpoint: str | None) -> None:
     """Train to the last step, from a checkpoint if there is one."""
     keep_freed_memory()
+    interruptible = Interruptible()
     trainer = L.Trainer(
         max_epochs=-1,
         max_steps=module.optim.steps,
@@ -238,11 +272,12 @@ def run_loop(module: ZooModule, data: ZooData, callbacks: list[L.Callback], logg
         enable_model_summary=False,
         logger=loggers,
         devices=1,
-        callbacks=callbacks,
+        callbacks=[*callbacks, interruptible],
     )
     try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+        with interruptible.listening():
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
     except SIGTERMException:
-        raise SystemExit(128 + SIGTERM) from None
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise (KeyboardInterrupt if trainer.interrupted else SystemExit(1)) from None
