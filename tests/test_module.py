@@ -143,10 +143,26 @@ def test_a_balanced_objective_is_a_share_of_the_first(batch: Batch, sizes: Sizes
             torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
 
 
+def test_a_weight_that_rises(batch: Batch, sizes: Sizes) -> None:
+    """0.2 in ten steps is 0.02 in the first, 0.1 in the fifth, 0.2 from the tenth; the first objective's is 1 all the time."""
+    arm = with_fields(self_contained(registry.arm("flare", "tiny")), {"objectives.flare.weight": "rise:0.2:10"})
+    assert arm.weights_in_words == {"flow/velocity": "1", "flare/align": "0.2, after a rise of 10 steps"}
+    module = ZooModule(made(arm, sizes), arm.weights, arm.optim, 0, arm.shares, arm.rises)
+    seen: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZooModule, "log_dict", lambda _, values, **__: seen.update(values))
+        for step, weight in ((0, 0.02), (4, 0.1), (9, 0.2), (200, 0.2)):
+            patch.setattr(ZooModule, "global_step", step)
+            module.training_step(batch, 0)
+            expected = seen["train/flow/velocity"] + weight * seen["train/flare/align"]
+            torch.testing.assert_close(seen["train/total"], expected)
+
+
 @pytest.mark.parametrize(("name", "weight", "message"), [
     ("flare", "auto:x", "auto:R"), ("flare", "auto:-1", "auto:R"), ("flare", "half", "auto:R"), ("flow", "auto:0.25", "balanced against"),
+    ("flare", "rise:0.2", "rise:W:N"), ("flare", "rise:0.2:0", "rise:W:N"), ("flare", "rise:0.2:1.5", "rise:W:N"),
 ])  # fmt: skip
-def test_wrong_balances_are_one_line(name: str, weight: str, message: str) -> None:
+def test_wrong_weights_are_one_line(name: str, weight: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check(with_fields(registry.arm("flare", "tiny"), {f"objectives.{name}.weight": weight}))
 

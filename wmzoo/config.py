@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from math import inf, isfinite
@@ -31,7 +32,7 @@ class Term:
         config: the objective.
         weights: by term.
         weight: a factor on all of them; "auto:R" is that at which they are together R times the first objective's loss, at every step and
-            without a gradient (the authors of RLA-WM in their rebuttal, R = 0.25, arXiv:2605.07079).
+            without a gradient (the authors of RLA-WM in their rebuttal, R = 0.25, arXiv:2605.07079); "rise:W:N" grows to W in N steps.
     """
 
     config: Blueprint
@@ -39,22 +40,39 @@ class Term:
     weight: float | str = 1.0
 
     @property
-    def share(self) -> float | None:
-        """R of "auto:R"; None where the weight is a number.
+    def weighing(self) -> "Weighing":
+        """What the weight says.
 
         Raises:
-            UserError: it is neither.
+            UserError: it is none of the three.
         """
         if not isinstance(self.weight, str):
-            return None
-        kind, _, share = self.weight.partition(":")
-        try:
-            found = float(share)
-        except ValueError:
-            found = 0.0
-        if kind != "auto" or not 0 < found < inf:
-            raise UserError(f"a weight is a number, or auto:R with a positive R such as auto:0.25, not {self.weight!r}")
-        return found
+            return Weighing(float(self.weight))
+        with suppress(ValueError):
+            match self.weight.split(":"):
+                case ["auto", share] if 0 < float(share) < inf:
+                    return Weighing(share=float(share))
+                case ["rise", factor, steps] if 0 < float(factor) < inf and int(steps) > 0:
+                    return Weighing(float(factor), rise=int(steps))
+                case _:
+                    pass
+        told = "auto:R with a positive R such as auto:0.25, or rise:W:N with positive ones such as rise:0.2:1000"
+        raise UserError(f"a weight is a number, {told}; not {self.weight!r}")
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How an objective is weighed.
+
+    Attributes:
+        factor: of its terms.
+        share: what part of the first objective's loss it is, if it is balanced.
+        rise: steps in which the factor grows linearly from 0; 0 is at once.
+    """
+
+    factor: float = 1.0
+    share: float | None = None
+    rise: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,8 +157,7 @@ class Experiment:
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each term, as "objective/term"; what balances an objective (`shares`) apart."""
-        factors = {name: term.weight if term.share is None else 1.0 for name, term in self.objectives.items()}
-        return {f"{name}/{t}": float(factors[name]) * w for name, term in self.objectives.items() for t, w in term.weights.items()}
+        return {f"{name}/{t}": term.weighing.factor * w for name, term in self.objectives.items() for t, w in term.weights.items()}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -149,7 +166,7 @@ class Experiment:
         Raises:
             UserError: the first one is among them.
         """
-        found = {name: term.share for name, term in self.objectives.items() if term.share is not None}
+        found = {name: share for name, term in self.objectives.items() if (share := term.weighing.share) is not None}
         if found and (first := next(iter(self.objectives))) in found:
             raise UserError(
                 f"--objectives.{first}.weight is what others are balanced against: a number, not {self.objectives[first].weight}"
@@ -157,10 +174,16 @@ class Experiment:
         return found
 
     @property
+    def rises(self) -> dict[str, int]:
+        """Objectives whose weight grows from 0, and in how many steps."""
+        return {name: rise for name, term in self.objectives.items() if (rise := term.weighing.rise)}
+
+    @property
     def weights_in_words(self) -> dict[str, str]:
-        """The weight of each term, and how it is balanced."""
-        balanced = {name: f", auto:{share:g}" for name, share in self.shares.items()}
-        return {term: f"{weight:g}{balanced.get(term.partition('/')[0], '')}" for term, weight in self.weights.items()}
+        """The weight of each term, and how it is balanced, or rises."""
+        more = {name: f", auto:{share:g}" for name, share in self.shares.items()}
+        more |= {name: f", after a rise of {steps} steps" for name, steps in self.rises.items()}
+        return {term: f"{weight:g}{more.get(term.partition('/')[0], '')}" for term, weight in self.weights.items()}
 
 
 RANGES = {

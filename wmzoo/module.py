@@ -36,15 +36,23 @@ class ZooModule(L.LightningModule):
         optim: how the weights move.
         seed: of the run.
         shares: objectives that are balanced against the first one, and what part of its loss they are.
+        rises: objectives whose weights grow linearly from 0, and in how many steps.
     """
 
     forward_pass: Callable[[Batch], dict[str, Score]]
 
     def __init__(
-        self, hybrid: Hybrid, weights: dict[str, float], optim: Optim, seed: int, shares: Mapping[str, float] | None = None
+        self,
+        hybrid: Hybrid,
+        weights: dict[str, float],
+        optim: Optim,
+        seed: int,
+        shares: Mapping[str, float] | None = None,
+        rises: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.hybrid, self.weights, self.optim, self.seed, self.shares = hybrid, weights, optim, seed, shares or {}
+        self.hybrid, self.weights, self.optim, self.seed = hybrid, weights, optim, seed
+        self.shares, self.rises = shares or {}, rises or {}
         self.__dict__["forward_pass"] = torch.compile(hybrid) if optim.compile else hybrid  # no child: a checkpoint has the weights once
         self.average = Average(hybrid, optim.ema) if optim.ema else None
 
@@ -94,6 +102,7 @@ class ZooModule(L.LightningModule):
         losses = {term: score.mean() for term, score in self.forward_pass(batch).items()}
         weighted = {term: self.weights[term] * loss for term, loss in losses.items()}
         factors = {name: balance(weighted, next(iter(self.hybrid.objectives)), name, share) for name, share in self.shares.items()}
+        factors |= {name: torch.tensor(min(1.0, (self.global_step + 1) / steps)) for name, steps in self.rises.items()}
         weighted |= {term: factors[name] * loss for term, loss in weighted.items() if (name := term.partition("/")[0]) in factors}
         total = torch.stack([*weighted.values()]).sum()
         logged = {f"{stage}/{term}": loss.detach() for term, loss in {**losses, "total": total}.items()}

@@ -72,7 +72,7 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     hybrid = build_for(started, windows)
     if started.start != "none":
         start_from(hybrid, Path(started.start))
-    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed, arm.shares)
+    module = ZooModule(hybrid, arm.weights, arm.optim, arm.seed, arm.shares, arm.rises)
     if checkpoint.exists():
         check_checkpoint(checkpoint, module)
     module.rehearse(windows.train(0)[:2])
