@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from wmzoo import cli, registry, world
-from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, sentences, table, windows
+from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, in_short, sentences, table, windows
 from wmzoo.config import Experiment, load, parts
 from wmzoo.errors import UserError
 from wmzoo.experiments import feature_space
@@ -223,6 +223,21 @@ def test_a_difference_of_errors_by_hand() -> None:
     worse = differences({"good": seeds["good"], "base": {0: base}}, "good", ["8"])["base", "8"]
     assert worse["verdict"] == "worse"
     assert worse["low"] == pytest.approx(-found["good", "8"]["high"])
+
+
+def test_world_models_in_one_line() -> None:
+    """At the horizon of most models, the farthest of these; nearest first; what has two seeds is not in it."""
+    gap = {"verdict": "better", "seeds": 3}
+    rows = {
+        "base": {"8": {}, "16": {}, "32": {}},
+        "far": {"8": {"less": {**gap, "mean": 0.5, "verdict": "worse"}}, "16": {"less": {**gap, "mean": 0.04, "verdict": "worse"}}},
+        "near": {"16": {"less": {**gap, "mean": -0.01}}, "32": {"less": {**gap, "mean": -0.3}}},
+        "nearest": {"8": {"less": {**gap, "mean": -0.5}}, "16": {"less": {**gap, "mean": -0.02}}},
+        "few": {ahead: {"less": {**gap, "mean": -1.0, "seeds": 2}} for ahead in ("8", "16", "32")},
+    }
+    summary = {"baseline": "base", "arms": {name: {"horizons": seen} for name, seen in rows.items()}}
+    assert in_short(summary) == "Feature error 16 steps ahead, less base's: better: nearest (-0.020), near (-0.010); worse: far (+0.040)."
+    assert in_short({"baseline": "base", "arms": {name: {"horizons": rows[name]} for name in ("base", "few")}}) == ""
 
 
 @pytest.mark.slow

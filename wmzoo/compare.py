@@ -372,6 +372,25 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def in_short(summary: Mapping[str, Any]) -> str:
+    """The verdicts at the horizon of most models, of those the farthest, in one line; models of fewer than three seeds are not in it."""
+    told: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, row in summary["arms"].items():
+        for ahead, seen in row["horizons"].items():
+            if "less" in seen and seen["less"]["seeds"] >= SEEDS:
+                told.setdefault(ahead, {})[name] = seen["less"]
+    if not told:
+        return ""
+    ahead = max(told, key=lambda a: (len(told[a]), int(a)))
+    ranked = sorted(told[ahead].items(), key=lambda item: item[1]["mean"])
+    words = {
+        gap["verdict"]: [f"{name} ({other['mean']:+.3f})" for name, other in ranked if other["verdict"] == gap["verdict"]]
+        for _, gap in ranked
+    }
+    parts = "; ".join(f"{word}: {', '.join(names)}" for word, names in words.items())
+    return f"Feature error {ahead} steps ahead, less {summary['baseline']}'s: {parts}."
+
+
 CANNOT = "cannot look so far, or not so near"
 
 

@@ -379,8 +379,9 @@ def render(
     page = environment.get_template("page.html").render(
         found=found,
         verdicts=[sentence(line, found.baseline) for line in found.lines if line.label != found.baseline and plays(line)],
-        best=headline(found),
-        pictures={name: picture for name, picture in pictures.items() if picture},
+        best=headline(found, [world.short for world in foreseen if world.short]),
+        pictures={name: picture for name, picture in pictures.items() if picture and name in files},
+        courses={name: picture for name, picture in pictures.items() if picture and name not in files},
         tables=tables(found, foreseen, claimed),
         arms=definitions(plan),
         films=films(found),
@@ -391,12 +392,16 @@ def render(
     return page, drawn
 
 
-def headline(found: Findings) -> str:
-    """The first sentence of the page: how much is known, and what of it is sure."""
+def headline(found: Findings, foreseen: Sequence[str] = ()) -> str:
+    """The first sentence of the page: how much is known, and what of it is sure.
+
+    Args:
+        foreseen: what is to be said of world models, where nothing is played.
+    """
     done = f"{found.cells - found.missing} of {found.cells} cells are done"
     gaps = [line for line in found.lines if line.gap is not None]
     if not any(map(plays, found.lines)):
-        return f"{done}."
+        return " ".join([f"{done}.", *foreseen])
     if not gaps:
         return f"{done}; nothing can be compared yet."
     many = [line for line in gaps if line.gap and line.gap.seeds >= SEEDS]
@@ -558,6 +563,7 @@ class Worlds:
         folder: of their pictures.
         table: or None, if they cannot be compared.
         verdicts: on every model but the baseline.
+        short: the verdicts in one line.
         wrong: why they cannot be compared.
     """
 
@@ -565,6 +571,7 @@ class Worlds:
     folder: Path
     table: Table | None
     verdicts: Sequence[str] = ()
+    short: str = ""
     wrong: str = ""
 
     @property
@@ -598,7 +605,7 @@ def worlds(found: Findings, folder: Path) -> list[Worlds]:
             shown.append(Worlds(setting, folder / name, None, wrong=str(error)))
         else:
             table = foresight(summary, name, setting, waiting.get(setting))
-            shown.append(Worlds(setting, folder / name, table, compare.sentences(summary)))
+            shown.append(Worlds(setting, folder / name, table, compare.sentences(summary), compare.in_short(summary)))
     return shown
 
 
