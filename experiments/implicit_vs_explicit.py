@@ -36,7 +36,7 @@ def study(scale: Scale = "small") -> Study:
 
     rows = {name: Row(name, within={FEW: watched(name)}) for name in ARMS}
     if scale == "small":
-        rows |= {f"{name}, twice the steps": Row(name, {"optim.steps": 2000}) for name in ("policy", "flare", "uwm")}
+        rows |= {f"{name}, twice the steps": replace(rows[name], fields={"optim.steps": 2000}) for name in ("policy", "flare", "uwm")}
         rows["flare, weight 0.05"] = Row("flare", {"objectives.flare.weight": 0.05})
     for name in ("flare_video", "lara_video", "uwm_video"):
         rows[name] = Row(name, within={FEW: {"data.videos": 40, **watched(name)}, MANY: {"data.videos": 14}})
