@@ -7,7 +7,7 @@ import pytest
 
 from wmzoo import config, registry, study
 from wmzoo.cli import parse_train
-from wmzoo.config import Experiment, check, differences, self_contained
+from wmzoo.config import Experiment, check, differences, self_contained, with_fields
 from wmzoo.errors import UserError
 
 LAM = "objectives.lara.config.lam"
@@ -68,6 +68,19 @@ def test_every_row_of_every_study_is_possible_at_tiny_scale(name: str) -> None:
         text = config.dump(arm)
         assert text not in told, (about, told[text])
         told[text] = about
+
+
+@pytest.mark.slow
+def test_twice_the_steps_changes_the_steps_alone() -> None:
+    """A row with twice the steps stands on the very stages of the row with once: they have seen the same videos."""
+    found = study.study("implicit_vs_explicit", "small")
+    rows = {label: row for label, row in found.rows.items() if f"{label}, twice the steps" in found.rows or "twice" in label}
+    arms = dict(study.experiments(replace(found, rows=rows, seeds=(0,)), "small", {}))
+    twice = [about for about in arms if about[0].endswith(", twice the steps")]
+    assert len(twice) == 12
+    for label, setting, seed in twice:
+        once = arms[label.removesuffix(", twice the steps"), setting, seed]
+        assert arms[label, setting, seed] == with_fields(once, {"optim.steps": 2000}), (label, setting)
 
 
 def test_an_export_asks_for_no_file_of_vgg() -> None:
