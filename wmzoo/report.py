@@ -445,7 +445,7 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
     for i, line in enumerate(lines):
         rate = line.rate
         assert rate is not None
-        axes.plot([rate.low, rate.high], [i, i], color="C0", lw=2)
+        axes.plot([rate.low, rate.high], [i, i], color="C0", lw=2, solid_capstyle="butt")
         axes.plot(rate.mean, i, "o", color="C0")
         each = rate.n / len(line.by_seed)
         axes.plot([n / each for n in line.by_seed], [i] * len(line.by_seed), "|", color="C1", ms=9)
@@ -462,7 +462,7 @@ def forest(axes: Axes, found: Findings) -> None:
         gap = line.gap
         assert gap is not None
         colour = "C7" if gap.seeds < SEEDS or gap.low <= 0 <= gap.high else "C2" if gap.low > 0 else "C3"
-        axes.plot([gap.low, gap.high], [i, i], color=colour, lw=2)
+        axes.plot([gap.low, gap.high], [i, i], color=colour, lw=2, solid_capstyle="butt")  # ends where the interval does
         axes.plot(gap.mean, i, "o", color=colour, fillstyle="none" if gap.seeds < SEEDS else "full")
     labels = [place(line) for line in lines]
     reach = max(0.3, min(1.0, 1.1 * max(max(abs(line.gap.low), abs(line.gap.high)) for line in lines if line.gap)))
