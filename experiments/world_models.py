@@ -7,7 +7,7 @@ from wmzoo.config import Scale
 from wmzoo.study import Row, Study
 
 STEPS = {  # in features the same time for all (330 s on one thread, reckoned from a few steps); in pixels those of implicit_vs_explicit
-    "rla_wm": 1290, "dino_wm": 370, "dino_wm_one_shot": 1310, "fm_wm": 1160, "fm_wm_gaussian": 1160, "rae": 720,
+    "rla_wm": 1290, "dino_wm": 370, "dino_wm_one_shot": 1310, "dino_wm_untold": 1310, "fm_wm": 1160, "fm_wm_gaussian": 1160, "rae": 720,
     "uwm": 1000, "uwm_change": 1000, "video": 1000, "flare": 1000, "flare_off": 1000,
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ Zhou et al. 2024, DINO-WM, arXiv:2411.04983; the one-shot form is the baseline o
     sequence: L = mean (P(z_0 .. z_2)[:-a] - sg[z_1 .. z_3][:-a])^2, the last a channels being action and state   next_loss
     roll-out: the newest frame joins the past, with the next actions    wmzoo.objectives.dino_wm.Sequence.predict
     one shot: L = mean (s_t + N(s_t, a) - s_{t+h})^2, or without the s_t                  one_shot_loss
+    its control: the same with a = 0, what the present frame says alone                   wmzoo.objectives.dino_wm.Untold
 We differ: the shared feature space, standardised channel by channel, instead of DINOv2 at .5/.5; any frame may be the first, so
 predictions start from a single one; the state is that of the present frame for all frames and is not predicted (published: it is, 394
 numbers a token where here are 384), as windows carry no future states.
@@ -11,7 +12,7 @@ numbers a token where here are 384), as windows carry no future states.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -150,6 +151,13 @@ class OneShot(OneChunk):
         return self.standard.back(self._next(now, action, keep))
 
 
+class Untold(OneShot):
+    """Its control: told how far ahead, not by which actions, so that what it foresees is what the present frame says alone."""
+
+    def _next(self, now: Tensor, action: Tensor, keep: Tensor) -> Tensor:
+        return super()._next(now, torch.zeros_like(action), keep)
+
+
 @dataclass(frozen=True)
 class Config(Blueprint):
     """The sequence form.
@@ -189,7 +197,15 @@ class OneShotConfig(Blueprint):
     nearest: int = 1
     writes: Writes = "frame"
     view: int = 0
+    form: ClassVar[type[OneShot]] = OneShot
 
     def build(self, sizes: Sizes) -> OneShot:
         network, lens = cast("ConditionalFlow", self.network.build(sizes)), Lens(self.view, sizes.horizon, self.nearest)
-        return OneShot(network, self.pixels.build(sizes), lens, self.writes)
+        return self.form(network, self.pixels.build(sizes), lens, self.writes)
+
+
+@dataclass(frozen=True)
+class UntoldConfig(OneShotConfig):
+    """The one-shot form without the actions."""
+
+    form = Untold

@@ -20,7 +20,7 @@ from wmzoo.models import rae as wide
 from wmzoo.models import rla, rla_wm
 from wmzoo.models.dino_wm import Predictor
 from wmzoo.models.world import ActionVector, ModulatedBlock, grid_places
-from wmzoo.objectives.dino_wm import Sequence, next_loss, one_shot_loss
+from wmzoo.objectives.dino_wm import Sequence, Untold, next_loss, one_shot_loss
 from wmzoo.objectives.fm_wm import FmWm, bridge
 from wmzoo.objectives.foresight import FlowForesight, Foresight, OneChunk, Seen, clip, column_within, skill, velocity_errors
 from wmzoo.objectives.rae import Rae, shifted_clocks, shifted_grid
@@ -517,6 +517,20 @@ def test_variants_are_what_they_say(batch: Batch, sizes: Sizes) -> None:
     _, diffusion = world("rae", sizes)
     assert isinstance(diffusion, Rae)
     assert diffusion.factor == pytest.approx((16 * 64 / 4096) ** 0.5)
+
+
+def test_untold_does_not_hear_the_actions(batch: Batch, sizes: Sizes) -> None:
+    """Other actions change no bit of what the control predicts or loses, how far ahead it looks does; with the actions told both change."""
+    other = replace(batch, action=batch.action.flip(0))
+    for name, hears in (("dino_wm_one_shot", True), ("dino_wm_untold", False)):
+        _, model = world(name, sizes)
+        assert isinstance(model, Untold) == (not hears)
+        seen, same = model.seen(batch), model.seen(other)
+        whole, half = torch.ones_like(seen.keep), torch.arange(seen.keep.shape[1]).expand_as(seen.keep) < seen.keep.shape[1] // 2
+        said = model.predict(batch, seen.now, batch.action, whole, torch.Generator())
+        assert torch.equal(said, model.predict(batch, seen.now, other.action, whole, torch.Generator())) == (not hears)
+        assert torch.equal(model.errors(seen)["mse"], model.errors(same)["mse"]) == (not hears)
+        assert not torch.equal(said, model.predict(batch, seen.now, batch.action, half, torch.Generator()))
 
 
 def test_the_wide_head_is_the_published_one() -> None:

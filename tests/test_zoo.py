@@ -20,7 +20,7 @@ ARMS = sorted(registry.members("arms"))
 VARIANTS = {  # of an arm that is tested
     "flare_current", "flare_frozen", "flare_off", "flare_shuffled", "flare_tokens", "flare_video", "flare_lara", "lapa",
     "lara_align", "lara_current", "lara_frozen", "lara_off", "lara_posttrain", "lara_shuffled", "lara_video",
-    "bc_rl_off", "bc_rl_shuffled", "bc_rla_current", "bc_rla_off", "bc_rla_shuffled", "flare_rla", "fm_wm_gaussian",
+    "bc_rl_off", "bc_rl_shuffled", "bc_rla_current", "bc_rla_off", "bc_rla_shuffled", "flare_rla", "fm_wm_gaussian", "dino_wm_untold",
     "policy_rla", "rla_no_latent",
     "uwm_change", "uwm_current", "uwm_flare", "uwm_lara", "uwm_off", "uwm_shuffled", "uwm_video",
 }  # fmt: skip
