@@ -36,7 +36,7 @@ RESULTS = {
     ),
 }
 RECORDED = (  # whose cells lie under docs/results/cells
-    "implicit_vs_explicit", "low_data", "flare_controls", "flare_ablation", "lara_controls", "few_actions",
+    "implicit_vs_explicit", "low_data", "flare_controls", "flare_ablation", "lara_controls", "few_actions", "model_rl",
 )  # fmt: skip
 
 
