@@ -222,7 +222,8 @@ def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
 def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tested,) = (claim for claim in claims() if claim.number == 1)
-    assert judged(tested, tmp_path, "small").verdict == "not run"
+    found = judged(tested, tmp_path, "small")
+    assert (found.verdict, found.found) == ("not run", "no demonstrations here of drawer-open, window-close, button-press-topdown")
     assert judged(replace(tested, study=""), tmp_path, "small").verdict == "untested"
 
 

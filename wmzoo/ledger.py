@@ -119,8 +119,8 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
     if not claim.rows <= whole.rows.keys() or not {*filter(None, claim.settings)} <= whole.settings.keys():
         return Judged(claim, "", "", "untested")  # at this scale
     few = restricted(whole, (), tuple(claim.rows))
-    if missing_data(few, scale, {}):
-        return Judged(claim, "", "", "not run")
+    if lacking := missing_data(few, scale, {}):
+        return Judged(claim, f"no demonstrations here of {', '.join(task for _, task in lacking)}", "", "not run")
     return against(claim, planned(claim.study, few, runs, scale, {}))
 
 
