@@ -120,7 +120,7 @@ def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
         return Judged(claim, "", "", "untested")  # at this scale
     few = restricted(whole, (), tuple(claim.rows))
     if lacking := missing_data(few, scale, {}):
-        return Judged(claim, f"no demonstrations here of {', '.join(task for _, task in lacking)}", "", "not run")
+        return Judged(claim, f"no demonstrations here of {', '.join(dict.fromkeys(task for _, task in lacking))}", "", "not run")
     return against(claim, planned(claim.study, few, runs, scale, {}))
 
 
