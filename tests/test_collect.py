@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wmzoo import tasks
 from wmzoo.collect import FIRST_SEED, LINGER, NOISE, collect, record, workers
 from wmzoo.episodes import Episode, attempts, open_task, write_episode, write_manifest
 from wmzoo.tasks.toy import Reach
@@ -35,6 +36,21 @@ class Stubborn(Reach):
 
     def expert(self) -> np.ndarray:
         return -super().expert() if self.odd else super().expert()
+
+
+def test_play_is_kept_whatever_happens_in_it() -> None:
+    """A recording of play has its full length, solved or not, and its actions are those that were carried out: they lead where it went."""
+    task, lengths = tasks.make("toy-blue-play", 32), set()
+    for seed in range(FIRST_SEED, FIRST_SEED + 8):
+        arrays, facts = record(task, seed)
+        assert arrays is not None
+        lengths.add(len(arrays["action"]))
+        assert (facts["noise"], facts["success"]) == (0, True)
+        task.reset(seed)
+        for action, state in zip(arrays["action"], arrays["state"][1:], strict=True):
+            task.step(action)
+            assert np.array_equal(task.look().state, state)
+    assert lengths == {task.recorded}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from wmzoo import tasks
 from wmzoo.collect import FIRST_SEED
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Task
+from wmzoo.tasks.play import STRETCH, Play
 
 SIZE = 48
 TOY, MW3, MW10 = (tasks.resolve([name]) for name in ("toy", "mw3", "mw10"))
@@ -212,6 +213,54 @@ def test_unknown_names_are_answered_with_the_nearest(wrong: str, right: str) -> 
         tasks.resolve(["toy", wrong])
     with pytest.raises(UserError, match=f"unknown task '{wrong}'"):
         tasks.make(wrong, 32)
+
+
+def turns(task: Task, seed: int, steps: int = 100) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What play does from this start (steps, A), what the expert would do at each of its steps, and the state after each."""
+    assert isinstance(task, Play)
+    task.reset(seed)
+    done, wanted, states = [], [], []
+    for _ in range(steps):
+        wanted.append(task.task.expert())
+        done.append(task.expert())
+        task.step(done[-1])
+        states.append(task.look().state)
+    return np.stack(done), np.stack(wanted), np.stack(states)
+
+
+@pytest.mark.parametrize("name", ["toy-red-play", pytest.param("drawer-open-play", marks=pytest.mark.slow)])
+def test_play_takes_turns_with_the_expert(name: str) -> None:
+    """Half of the time it is the expert; else one action is held for as long as a turn lasts; a seed is a seed."""
+    least, fewer_than = STRETCH
+    with simulator(name) as task:
+        played = [turns(task, seed) for seed in range(6)]
+        again = turns(task, 2)
+        assert task.recorded == 100
+    assert all(np.array_equal(a, b) for a, b in zip(again, played[2], strict=True))
+    mine = np.concatenate([(done == wanted).all(1) for done, wanted, _ in played])
+    assert 0.25 < mine.mean() < 0.75
+    for done, wanted, _ in played:
+        assert np.abs(done).max() <= 1
+        strange = (done != wanted).any(1)
+        held = (done[1:] == done[:-1]).all(1)
+        lengths = np.diff(np.flatnonzero(np.concatenate(([True], ~(held & strange[1:] & strange[:-1]), [True]))))
+        assert not strange.any() or least <= lengths.max() < fewer_than
+
+
+def test_play_shows_one_picture_and_different_futures() -> None:
+    """From a start that is known the expert does one thing; what play does first differs from seed to seed."""
+    with simulator("toy-red-play") as task:
+        firsts = [turns(task, seed, steps=1) for seed in range(40)]
+    away = [np.abs(done - wanted).max() for done, wanted, _ in firsts]
+    assert 8 <= sum(distance > 0.1 for distance in away) <= 32
+
+
+def test_play_has_the_presets_of_what_it_plays_with() -> None:
+    assert tasks.resolve(["mw3-play"]) == tuple(f"{name}-play" for name in MW3)
+    assert tasks.resolve(["toy-play"]) == ("toy-red-play", "toy-blue-play")
+    assert tasks.every_shift(["drawer-open-play"]) == ()
+    with pytest.raises(UserError, match="unknown task 'toy-red-pley'; did you mean 'toy-red-play'"):
+        tasks.make("toy-red-pley", SIZE)
 
 
 SHIFTS = tasks.every_shift(["drawer-open"])

@@ -1,7 +1,8 @@
 """How are demonstrations recorded?  Scripted experts with noise, failures dropped and counted, killed at any moment without loss.
 
 The noise of an episode (standard deviation 0, 0.1 or 0.3 of the action's range) is drawn from its seed; the recorded action is
-the clean one, so the policy learns to come back.  Collecting seeds start at 1,000,000 and never name a handle (rollout.py).
+the clean one, so the policy learns to come back.  A task that says how long it is recorded (play) does without noise, and nothing of
+it is dropped.  Collecting seeds start at 1,000,000 and never name a handle (rollout.py).
 """
 
 import multiprocessing
@@ -67,17 +68,18 @@ def _simulator(task: str, size: int) -> Task:
 def record(task: Task, seed: int) -> tuple[dict[str, np.ndarray] | None, dict[str, object]]:
     """One episode of the expert: its arrays (None if it failed) and the facts about it."""
     rng = np.random.default_rng(seed)
-    noise = float(rng.choice(NOISE))
+    noise = 0.0 if task.recorded else float(rng.choice(NOISE))
     task.reset(seed)
     views, actions, since_success = [task.look()], [], 0
-    while len(actions) < task.limit and since_success < LINGER:
+    while len(actions) < (task.recorded or task.limit) and (task.recorded or since_success < LINGER):
         clean = task.expert()
         actions.append(clean)
         solved = task.step(np.clip(clean + noise * rng.standard_normal(clean.shape), -1, 1).astype(np.float32))
         since_success += solved or since_success > 0
         views.append(task.look())
-    facts = {"seed": seed, "noise": noise, "success": since_success > 0, "length": len(actions)}
-    if not since_success:
+    kept = since_success > 0 or task.recorded > 0
+    facts = {"seed": seed, "noise": noise, "success": kept, "length": len(actions)}
+    if not kept:
         return None, facts
     frames, state = (np.stack(column) for column in zip(*views, strict=True))
     return {"frames": frames, "state": state, "action": np.stack(actions)}, facts

@@ -458,6 +458,7 @@ class Task(ABC):
         name, instruction: how it is called, and what it asks for in plain words.
         state_names, action_names: what the numbers are; actions live in [-1, 1].
         limit: control steps after which an episode has failed.
+        recorded: control steps of a recording that is kept whatever happens in it; 0 records until the task is solved, or drops it.
     """
 
     name: str
@@ -465,6 +466,7 @@ class Task(ABC):
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     limit: int
+    recorded: int = 0
 
     @abstractmethod
     def reset(self, seed: int) -> None:
