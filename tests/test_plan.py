@@ -16,7 +16,7 @@ from wmzoo.batch import Batch
 from wmzoo.data import Normaliser
 from wmzoo.errors import UserError
 from wmzoo.files import read_json
-from wmzoo.follow import Follower, filmed, follower, goal_frame, toward
+from wmzoo.follow import Follower, filmed, follower, goal_frame, settings, toward
 from wmzoo.interfaces import Planner, Sizes, View
 from wmzoo.plan import Cem, Mppi, candidates
 from wmzoo.rollout import Handle, play
@@ -149,6 +149,12 @@ def test_a_run_plans(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [(h["success"], h["steps"]) for h in again["handles"]] == [(h["success"], h["steps"]) for h in result["handles"]]
     cli.dispatch([*words, "--planner", "mppi", "--goal", "last", "--processes", "1"])
     assert read_json(tmp_path / "dino_wm_one_shot" / "plan.json", "a plan")["planner"] == "mppi"
+    cell = ["cell", str(tmp_path / "dino_wm_one_shot"), "--measures", "plan", "--handles", "1", "--elsewhere", "toy-blue"]
+    cli.dispatch(cell)  # as a study does: what was planned otherwise is planned again, and counted by task
+    planned = read_json(tmp_path / "dino_wm_one_shot" / "plan.json", "a plan")
+    assert settings().items() <= planned.items()
+    assert (list(planned["tasks"]), planned["all"]["n"]) == (["toy-blue"], 1)
+    assert read_json(tmp_path / "dino_wm_one_shot" / "cell.json", "a cell")["measured"] == ["plan 1 toy-blue"]
     for wrong, message in ((("--knots", "3"), "cannot be cut into 3"), (("--execute", "9"), "not 9"), (("--elites", "9"), "elites")):
         with pytest.raises(UserError, match=message):
             cli.dispatch([*words, *wrong])

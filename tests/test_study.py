@@ -23,11 +23,12 @@ from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import read_json, write_json
 from wmzoo.findings import find, played, sentence, verdict
+from wmzoo.follow import settings
 from wmzoo.launch import State
 from wmzoo.rollout import Played, summary
 from wmzoo.study import Job, Plan, Row, Study, experiments, planned, restricted, study
 from wmzoo.tables import Table
-from wmzoo.watch import ASKED, EPISODE, Watcher, doing, kind, outline, seconds
+from wmzoo.watch import ASKED, EPISODE, PLANNED, Watcher, doing, kind, outline, seconds
 
 CHANGES = {"optim.steps": 4, "optim.chapter": 2, "data.demos": 3, "data.batch": 8}
 SMALL = Study(
@@ -202,6 +203,7 @@ def test_the_plan_in_words(toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
     write_json(job.folder / "export" / "policy.json", FACTS)
     assert seconds(job, speeds) == pytest.approx(EPISODE * 2 * job.handles), "it has been trained"
     monkeypatch.setattr(watch, "every_shift", lambda _: ("light-1", "light-2", "camera-1"))
+    assert seconds(replace(job, measures=("plan",), elsewhere=("toy-red",)), speeds) == PLANNED * job.handles, "one task"
     assert seconds(replace(job, measures=("shift",), handles=8), speeds) == pytest.approx(EPISODE * 2 * 2 * 3)
 
 
@@ -604,6 +606,35 @@ def test_what_autoencoders_decode_is_a_table(toy_data: Path, tmp_path: Path) -> 
     assert "residuals" in [shown.name for shown in report.tables(find(what, {}, {}))]
 
 
+def test_world_models_that_plan_are_counted_like_policies(toy_data: Path, tmp_path: Path) -> None:
+    """On the tasks that the study names, as studies plan and from as many start states; what was planned otherwise by hand is not."""
+    rows = {name: Row(name) for name in ("dino_wm_one_shot", "dino_wm_untold")}
+    asked = replace(SMALL, rows=rows, baseline="dino_wm_untold", handles=2, measures=("plan",), seeds=(0,), elsewhere=("toy-blue",))
+    what = plan(toy_data, tmp_path, replace(asked, settings={"": {"data.tasks": ("toy-red",), "data.demos": 3}}))
+    job, outcomes = what.cells[0], []
+    for job in what.cells:
+        good = job.about[0] == "dino_wm_one_shot"
+        outcomes = [Played("toy-blue", i, good and i < 2, 9, 3.0) for i in range(3)]
+        write_json(job.folder / "plan.json", summary(outcomes) | {"expert": 3} | settings())
+        facts = {"measured": ["plan 2 toy-blue"], "files": ["plan.json"], "seconds": {"train": 60.0}, "peak_bytes": 1e9}
+        write_json(job.folder / "cell.json", facts)
+        assert job.done
+    found = find(what, {}, {})
+    assert [(line.label, line.by_seed, line.rate and line.rate.n) for line in found.lines] == [
+        ("dino_wm_one_shot", (2,), 2), ("dino_wm_untold", (0,), 2),
+    ]  # fmt: skip
+    assert list(found.lines[0].tasks) == ["toy-blue"]
+    assert found.lines[0].gap is not None
+    assert found.lines[0].gap.mean == 1
+    assert [table.name for table in report.tables(found)][:2] == ["success", "differences"]
+    assert [row[4] for row in report.cells(found).rows] == ["2/2", "0/2"]
+    for otherwise in ({"samples": 8}, {"goal": "last"}, {"planner": "mppi"}):
+        write_json(job.folder / "plan.json", summary(outcomes) | {"expert": 3} | settings() | otherwise)
+        assert not job.done
+    write_json(job.folder / "plan.json", summary(outcomes[:1]) | {"expert": 1} | settings())
+    assert not job.done
+
+
 def test_shifts_count_the_start_states_of_the_study(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four handles of each task unchanged, one of each under a change, although more were played by hand."""
     what = plan(toy_data, tmp_path, replace(SMALL, rows={"policy": Row("policy")}, handles=4, measures=("play", "shift"), seeds=(0,)))
@@ -819,6 +850,7 @@ def test_transfer_names_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A study that asks for it without tasks, or has tasks that nobody is asked on, is one line."""
     told = study("residuals", "tiny")
     assert told.elsewhere == ("toy-blue",)
+    assert study("planning", "tiny").elsewhere == ("toy",)
     for wrong in (replace(told, elsewhere=()), replace(told, measures=("foresee",))):
         monkeypatch.setattr("wmzoo.experiments.residuals.study", lambda scale, wrong=wrong: wrong)
         with pytest.raises(UserError, match="names the tasks `elsewhere`"):

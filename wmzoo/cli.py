@@ -22,7 +22,7 @@ from .errors import UserError, unknown
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
 MANY = ("--tasks", "--seeds", "--rows", "--settings", "--change", "--against", "--elsewhere", "--arms")
-Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
+Measure = Literal["play", "plan", "foresee", "probe", "shift", "transfer"]
 Launcher = Literal["local", "ray", "slurm"]
 
 
@@ -422,19 +422,19 @@ def cell(
 
     Args:
         folder: of the run.
-        measures: play, foresee, probe, shift, transfer; nothing trains it only, as a stage.
+        measures: play, plan, foresee, probe, shift, transfer; nothing trains it only, as a stage.
         handles: start states of each task.
         space: run of the world model in whose feature space painted predictions are scored too.
         windows: validation windows on which a world model is asked.
-        elsewhere: tasks of `transfer`.
+        elsewhere: tasks of `transfer`, and of `plan` unless it is to be the own.
         tied: end when standard input does.
     """
     from .config import load
-    from .study import Job
+    from .study import Job, at_odds
     from .work import end_with_standard_input, work
 
-    if ("transfer" in measures) != bool(elsewhere):
-        raise UserError("--measures transfer and --elsewhere TASKS belong together: say both or neither")
+    if at_odds(measures, elsewhere):
+        raise UserError("--measures transfer and --elsewhere TASKS belong together: say both or neither; with --measures plan as you like")
     if tied:
         end_with_standard_input()
     counts = _positive("--handles", handles), space, _positive("--windows", windows)

@@ -28,9 +28,11 @@ from .files import write_json
 from .finished import load_hybrid, seen
 from .interfaces import Cost, Planner, Sizes, Task, View, WorldModel
 from .kernels import bf16_is_fast
+from .plan import Cem
 from .rollout import Handle, Played, crew, handles, of_one_robot, play, summary
 
 Goal = Literal["film", "last"]
+STANDARD = Cem()
 
 
 def toward(model: WorldModel, batch: Batch, goal: Float[Tensor, "P E"]) -> Cost:
@@ -137,13 +139,27 @@ def _follow_one(run: str, how: tuple[Any, ...], handle: Handle) -> tuple[Played,
     return play(act, task, handle, shape, agent.execute, agent.sizes.history), shown
 
 
+def settings(planner: Planner = STANDARD, goal: Goal = "film", knots: int = 4, execute: int = 8) -> dict[str, Any]:
+    """What plan.json says of how it was planned; as studies do it unless told otherwise."""
+    means = {"planner": type(planner).__name__.lower(), **asdict(planner)}  # pyright: ignore
+    return {"goal": goal, "knots": knots, "execute": execute, **means}
+
+
 def evaluate(
-    run: Path, names: tuple[str, ...], count: int, processes: int, planner: Planner, goal: Goal, knots: int, execute: int
+    run: Path,
+    names: tuple[str, ...],
+    count: int,
+    processes: int,
+    planner: Planner = STANDARD,
+    goal: Goal = "film",
+    knots: int = 4,
+    execute: int = 8,
 ) -> dict[str, Any]:
     """Play the handles by planning and write plan.json.
 
     Args:
         names: of the tasks; those it was trained on unless given.
+        planner, goal, knots, execute: as in `Follower`.
 
     Raises:
         UserError: as `follower`.
@@ -156,9 +172,7 @@ def evaluate(
         playing = each(partial(_follow_one, str(run), how), todo)
         outcomes = list(tqdm(playing, total=len(todo), desc="following", unit="ep"))
     _follower.cache_clear()
-    settings = {"planner": type(planner).__name__.lower(), **asdict(planner)}  # pyright: ignore
-    result = summary([outcome for outcome, _ in outcomes]) | {"expert": sum(shown for _, shown in outcomes)}
-    result |= {"goal": goal, "knots": knots, "execute": execute, **settings}
+    result = summary([outcome for outcome, _ in outcomes]) | {"expert": sum(shown for _, shown in outcomes)} | settings(*how)
     write_json(run / "plan.json", result)
     return result
 

@@ -1,6 +1,6 @@
 """How do results outlive their runs?  Outcomes, errors and curves of every cell, without weights and films, beside the tables made of them.
 
-docs/results/cells/ARM-HASH/     config.yaml, metrics.csv, cell.json, eval*.json, probe.json, world*.json, world*.npz: as in runs/
+docs/results/cells/ARM-HASH/     config.yaml, metrics.csv, cell.json, eval*, plan, probe and world*.json, world*.npz: as in runs/
 docs/results/NAME/asked.json     the options of the study, as in runs/studies/NAME/
 
 The name is the hash of configuration and data, so a record stands for exactly one cell of every study, wherever that was run.
@@ -14,7 +14,7 @@ from .errors import UserError
 from .files import write_atomically
 from .study import Plan
 
-RESULTS = ("eval*.json", "probe.json", "world*.json", "world*.npz")
+RESULTS = ("eval*.json", "plan.json", "probe.json", "world*.json", "world*.npz")
 MEASURED = ("cell.json", *RESULTS)
 BEGUN = ("cell.json", "last.ckpt", "export")  # a run that has one of them is left alone
 KEPT = ("config.yaml", "metrics.csv", *MEASURED)

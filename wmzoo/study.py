@@ -25,12 +25,13 @@ from .episodes import open_task
 from .errors import UserError, unknown
 from .files import read_json, text_hash
 from .finished import named_stage
+from .follow import settings
 from .registry import arm, module
 from .tasks import resolve
 from .world import named
 
 PROBED = 2000  # training windows that `wmzoo probe` fits on
-Measure = Literal["play", "foresee", "probe", "shift", "transfer"]
+Measure = Literal["play", "plan", "foresee", "probe", "shift", "transfer"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ class Study:
         seeds: of training.
         handles: start states of each task.
         measures: policies are played, world models asked for futures, latent actions probed; `shift` plays a quarter of the
-            handles under every change of the task; `transfer` asks world models on tasks that nothing was trained on.
+            handles under every change of the task; `transfer` asks world models on tasks that nothing was trained on; with
+            `plan` world models play, along the film of an expert (follow.py).
         space: label of the row whose feature space judges all painted predictions; "" judges each in its own.
         windows: validation windows on which world models are asked.
-        elsewhere: the tasks of `transfer`.
+        elsewhere: the tasks of `transfer`, and of `plan` unless it is to be the own.
     """
 
     question: str
@@ -124,9 +126,10 @@ class Job:
     @property
     def _measured_otherwise(self) -> bool:
         """Was it played again from fewer start states since, or asked on other windows?"""
-        played, names = self.folder / "eval.json", resolve(self.arm.data.tasks)
+        played, planned, names = self.folder / "eval.json", self.folder / "plan.json", resolve(self.arm.data.tasks)
         asked = {
             "play": (played, lambda: handles_played(played, names) >= self.handles),
+            "plan": (planned, lambda: handles_planned(self) >= self.handles),
             "foresee": (self.folder / "world.json", lambda: foreseen(self)),
             "transfer": (self.folder / f"{named(self.elsewhere)}.json", lambda: transferred(self)),
             "probe": (self.folder / "probe.json", lambda: probed(self)),
@@ -139,9 +142,20 @@ class Job:
     @property
     def asked(self) -> list[str]:
         """The measurements in words, as cell.json lists them."""
-        played = {"play": str(self.handles), "shift": str(self.shifted), "foresee": f"{self.windows} {Path(self.space).name}", "probe": "",
-                  "transfer": " ".join([str(self.windows), *self.elsewhere])}  # fmt: skip
+        played = {
+            "play": str(self.handles),
+            "plan": " ".join([str(self.handles), *self.elsewhere]),
+            "shift": str(self.shifted),
+            "foresee": f"{self.windows} {Path(self.space).name}",
+            "transfer": " ".join([str(self.windows), *self.elsewhere]),
+            "probe": "",
+        }
         return [f"{what} {played[what]}".strip() for what in self.measures]
+
+    @property
+    def planned_on(self) -> tuple[str, ...]:
+        """Tasks of `plan`."""
+        return resolve(self.elsewhere or self.arm.data.tasks)
 
     @property
     def shifted(self) -> int:
@@ -161,6 +175,14 @@ def handles_played(result: Path, names: Sequence[str]) -> int:
     if not isinstance(rows, dict) or not isinstance(rows.get("tasks"), dict) or not isinstance(rows.get("handles"), list):
         raise UserError(f"{result} is not that of an evaluated run; delete it")
     return min(rows["tasks"][name]["n"] if name in rows["tasks"] else 0 for name in names)
+
+
+def handles_planned(job: Job) -> int:
+    """Start states of each task that the world model has played by planning as studies do; 0 if otherwise."""
+    path = job.folder / "plan.json"
+    count = handles_played(path, job.planned_on)
+    told = read_json(path, "a run that planned", "delete it") if count else {}
+    return count if settings().items() <= told.items() else 0
 
 
 def foreseen(job: Job) -> bool:
@@ -235,9 +257,14 @@ def study(name: str, scale: Scale = "small") -> Study:
     for label in [found.baseline, *filter(None, [found.space])]:
         if label not in found.rows:
             raise UserError(f"study {name}: {label!r} is not one of its rows, {', '.join(found.rows)}")
-    if ("transfer" in found.measures) != bool(found.elsewhere):
-        raise UserError(f"study {name}: what measures `transfer` names the tasks `elsewhere`, and nothing else does")
+    if at_odds(found.measures, found.elsewhere):
+        raise UserError(f"study {name}: what measures `transfer` names the tasks `elsewhere`; what measures `plan` may, and nothing else")
     return found
+
+
+def at_odds(measures: Sequence[Measure], elsewhere: Sequence[str]) -> bool:
+    """Are there tasks that nothing is measured on, or is there a measurement without its tasks?"""
+    return not {"transfer", "plan"} & {*measures} if elsewhere else "transfer" in measures
 
 
 def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...], settings: tuple[str, ...] = ()) -> Study:

@@ -25,6 +25,7 @@ from .tasks import every_shift, resolve
 
 ENDED = ("done", "failed", "not run")
 EPISODE = 1.2  # seconds of playing one handle on one core; Meta-World at 96 pixels
+PLANNED = 20.0  # seconds of planning through one handle with a network that predicts in one pass; one that samples takes longer
 ASKED = 45.0  # seconds of asking a world model, or of probing latent actions, on one core
 
 
@@ -58,7 +59,8 @@ def seconds(job: Job, speeds: Mapping[tuple[str, int, int, int], float]) -> floa
     handles = job.handles * ("play" in job.measures)
     handles += job.shifted * len(every_shift(names)) if "shift" in job.measures else 0
     asked = ASKED * len({"foresee", "transfer", "probe"} & {*job.measures})
-    return training + EPISODE * handles * len(names) * (handles > 0 and acts(job.arm)) + asked
+    planning = PLANNED * job.handles * len(job.planned_on) * ("plan" in job.measures)
+    return training + EPISODE * handles * len(names) * (handles > 0 and acts(job.arm)) + planning + asked
 
 
 def acts(arm: Experiment) -> bool:

@@ -11,13 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, probe, rollout, world
+from . import __version__, follow, probe, rollout, world
 from .files import alone_in, read_json, write_json
 from .finished import aligns, facts_of, foresees, outline, plays
 from .interfaces import LatentActions
 from .records import forget, results
 from .run import train
-from .study import PROBED, Job, foreseen, handles_played, transferred
+from .study import PROBED, Job, foreseen, handles_planned, handles_played, transferred
 from .tasks import every_shift, resolve
 
 
@@ -36,6 +36,8 @@ def work(job: Job) -> None:
             rollout.evaluate(folder, names, job.handles, processes=1)
         if "play" in job.measures and plays(folder):
             rollout.film(folder, names)
+        if "plan" in job.measures and foresees(folder) and handles_planned(job) < job.handles:
+            follow.evaluate(folder, job.planned_on, job.handles, processes=1)
         kept = before.get("measured", [])
         predicts = foresees(folder) or not plays(folder) or (bool(job.space) and aligns(folder))
         if "foresee" in job.measures and predicts and not foreseen(job):

@@ -12,7 +12,7 @@ from . import metaworld, toy
 
 SUFFIX = "-play"
 FAMILIES = (metaworld, toy)
-TASKS = {name + SUFFIX: f"try things out, and now and then {words}" for family in FAMILIES for name, words in family.TASKS.items()}
+TASKS = {name + SUFFIX: words for family in FAMILIES for name, words in family.TASKS.items()}
 PRESETS = {name + SUFFIX: tuple(task + SUFFIX for task in tasks) for family in FAMILIES for name, tasks in family.PRESETS.items()}
 SHIFTS = ()
 STRETCH = (8, 25)  # control steps that one of the two has the hand: at least, and fewer than
