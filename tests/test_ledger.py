@@ -29,6 +29,7 @@ RESULTS = {
         "flare_controls",
         "flare_ablation",
         "lara_controls",
+        "lara_ablation",
         "residuals",
         "world_models",
         "model_rl",
@@ -36,7 +37,8 @@ RESULTS = {
     ),
 }
 RECORDED = (  # whose cells lie under docs/results/cells
-    "implicit_vs_explicit", "low_data", "flare_controls", "flare_ablation", "lara_controls", "few_actions", "model_rl",
+    "implicit_vs_explicit", "low_data", "flare_controls", "flare_ablation", "lara_controls", "lara_ablation", "few_actions",
+    "model_rl",
 )  # fmt: skip
 
 
