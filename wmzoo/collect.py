@@ -72,7 +72,7 @@ def record(task: Task, seed: int) -> tuple[dict[str, np.ndarray] | None, dict[st
     task.reset(seed)
     views, actions, since_success = [task.look()], [], 0
     while len(actions) < (task.recorded or task.limit) and (task.recorded or since_success < LINGER):
-        clean = task.expert()
+        clean = task.demonstrate()
         actions.append(clean)
         solved = task.step(np.clip(clean + noise * rng.standard_normal(clean.shape), -1, 1).astype(np.float32))
         since_success += solved or since_success > 0

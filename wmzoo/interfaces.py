@@ -484,6 +484,10 @@ class Task(ABC):
     def expert(self) -> Float[np.ndarray, "A"]:
         """What a scripted expert would do now."""
 
+    def demonstrate(self) -> Float[np.ndarray, "A"]:
+        """What is done now where a recording is made; the expert's action, unless the task has something else to show."""
+        return self.expert()
+
     def shift(self, axis: str, strength: int) -> None:
         """Change one thing, from the next reset on, that no demonstration has shown.
 

@@ -20,7 +20,7 @@ EXPERT = 0.5  # part of the stretches that are the expert's
 
 
 class Play(Task):
-    """Any task; its expert takes turns with one action, drawn evenly from [-1, 1], that is held for as long as a turn lasts."""
+    """Any task; when recorded its expert takes turns with one action, drawn evenly from [-1, 1] and held for as long as a turn lasts."""
 
     recorded = 100
 
@@ -39,12 +39,15 @@ class Play(Task):
         return self.task.look()
 
     def expert(self) -> np.ndarray:
+        return self.task.expert()
+
+    def demonstrate(self) -> np.ndarray:
         if self._left == 0:
             self._left = int(self._chance.integers(*STRETCH))
             mine = self._chance.random() < EXPERT
             self._held = None if mine else self._chance.uniform(-1, 1, len(self.action_names)).astype(np.float32)
         self._left -= 1
-        return self.task.expert() if self._held is None else self._held
+        return self.expert() if self._held is None else self._held
 
     def hand_pixel(self, state: np.ndarray) -> tuple[float, float] | None:
         return self.task.hand_pixel(state)
