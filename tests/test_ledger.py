@@ -23,9 +23,11 @@ from wmzoo.tables import saved
 
 ROOT = Path(__file__).parents[1]
 RESULTS = {
-    "README.md": ("implicit_vs_explicit", "low_data", "policies"),
+    "README.md": ("implicit_vs_explicit",),
     "RESULTS.md": (
         "first_comparison",
+        "low_data",
+        "policies",
         "flare_controls",
         "flare_ablation",
         "lara_controls",
