@@ -34,6 +34,8 @@ RESULTS = {
         "lara_ablation",
         "residuals",
         "world_models",
+        "world_models_play",
+        "planning",
         "model_rl",
         "few_actions",
     ),

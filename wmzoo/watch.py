@@ -25,7 +25,7 @@ from .tasks import every_shift, resolve
 
 ENDED = ("done", "failed", "not run")
 EPISODE = 1.2  # seconds of playing one handle on one core; Meta-World at 96 pixels
-PLANNED = 20.0  # seconds of planning through one handle with a network that predicts in one pass; one that samples takes longer
+PLANNED = 12.0  # seconds of planning through one handle with a network that predicts in one pass; one that samples takes longer
 ASKED = 45.0  # seconds of asking a world model, or of probing latent actions, on one core
 
 
