@@ -42,7 +42,7 @@ RESULTS = {
 }
 RECORDED = (  # whose cells lie under docs/results/cells
     "implicit_vs_explicit", "low_data", "flare_controls", "flare_ablation", "lara_controls", "lara_ablation", "few_actions",
-    "model_rl",
+    "model_rl", "planning",
 )  # fmt: skip
 
 
@@ -343,18 +343,30 @@ def test_published_ratios_are_those_of_the_records() -> None:
         assert row["error / a copy's, where it moves"] == ", ".join(f"{ratio:.3f}" for ratio in told)
 
 
-def test_published_errors_of_world_models_are_those_of_the_records() -> None:
+@pytest.mark.parametrize(("name", "least"), [("world_models", 24), ("world_models_play", 15)])
+def test_published_errors_of_world_models_are_those_of_the_records(name: str, least: int) -> None:
     """The feature error of every model and horizon is the mean over its seeds' windows, which lie beside the table."""
     home = ROOT / "docs" / "results"
-    runs = {(row["arm"], row["seed"]): row["run"] for row in csv.DictReader((home / "world_models" / "cells.csv").open())}
-    rows = [row for row in csv.DictReader((home / "world_models" / "worlds.csv").open()) if row["seeds"]]
-    assert len(rows) >= 24
+    runs = {(row["arm"], row["seed"]): row["run"] for row in csv.DictReader((home / name / "cells.csv").open())}
+    rows = [row for row in csv.DictReader((home / name / "worlds.csv").open()) if row["seeds"]]
+    assert len(rows) >= least
     for row in rows:
         errors, mine = [], f"prediction/{row['ahead']}"
         for seed in row["seeds"].split(", "):
             stored = windows(home / "cells" / runs[row["model"], seed])
             errors.append(stored.get(f"{mine}/space l1", stored[f"{mine}/l1"]).mean())
         assert float(row["feature error"]) == pytest.approx(np.mean(errors), abs=6e-5)
+
+
+@pytest.mark.parametrize("name", [*RECORDED, "residuals", "world_models", "world_models_play"])
+def test_records_say_that_what_their_study_measures_was_measured(name: str) -> None:
+    """So whoever recalls them has the table again: a cell that was trained again for another study may know less than it did."""
+    home = ROOT / "docs" / "results"
+    done = [row["run"] for row in csv.DictReader((home / name / "cells.csv").open()) if row["state"] in ("done", "recorded")]
+    assert done
+    for run in done:
+        measured = {asked.split()[0] for asked in read_json(home / "cells" / run / "cell.json", "a record")["measured"]}
+        assert set(study(name).measures) <= measured, run
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -364,7 +376,8 @@ def test_published_counts_are_those_of_the_records(name: str) -> None:
     rows = [row for row in csv.DictReader((home / name / "cells.csv").open()) if row["successes"]]
     assert rows
     for row in rows:
-        told = read_json(home / "cells" / row["run"] / "eval.json", "a record")["handles"]
+        counted = "plan.json" if "plan" in study(name).measures else "eval.json"
+        told = read_json(home / "cells" / row["run"] / counted, "a record")["handles"]
         assert (
             row["successes"] == f"{sum(handle['success'] for handle in told)}/{len({(handle['task'], handle['seed']) for handle in told})}"
         )

@@ -412,6 +412,12 @@ def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
     assert known in replace(again, jobs=judged).todo, "what a new cell stands on is trained again, although it is known"
     with pytest.raises(UserError, match="has no records"):
         records.recall(tmp_path, tmp_path / "there")
+    cell = tmp_path / "records" / "cells" / what.cells[0].folder.name / "cell.json"
+    before = [*read_json(cell, "a cell")["measured"], "foresee 256"]
+    write_json(cell, read_json(cell, "a cell") | {"measured": before})
+    with pytest.raises(UserError, match=r"trained again, and what is written down of it knows more: foresee; run the studies"):
+        records.keep(what, tmp_path / "here", tmp_path / "records")
+    assert read_json(cell, "a cell")["measured"] == before
 
 
 @pytest.mark.slow

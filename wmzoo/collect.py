@@ -66,7 +66,7 @@ def _simulator(task: str, size: int) -> Task:
 
 
 def record(task: Task, seed: int) -> tuple[dict[str, np.ndarray] | None, dict[str, object]]:
-    """One episode of the expert: its arrays (None if it failed) and the facts about it."""
+    """One episode: its arrays (None if it failed) and the facts about it, of which success says that it counts: of play every one does."""
     rng = np.random.default_rng(seed)
     noise = 0.0 if task.recorded else float(rng.choice(NOISE))
     task.reset(seed)

@@ -176,7 +176,7 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
     return Findings(plan.name, plan.study.question, plan.study.baseline, tuple(lines), dict(failed), dict(state))
 
 
-def outcomes_of(job: Job) -> Path:
+def outcomes_file(job: Job) -> Path:
     """The file that has what came of every handle: of a policy, or of a world model that planned."""
     return job.folder / ("plan.json" if "plan" in job.measures else "eval.json")
 
@@ -185,9 +185,9 @@ def played(job: Job, count: int = 0, result: str = "") -> dict[str, np.ndarray]:
     """Successes of a cell on the study's handles, or on the first `count` of each task, by task; nothing where nothing plays.
 
     Args:
-        result: another file than `outcomes_of`.
+        result: another file than `outcomes_file`.
     """
-    path = job.folder / result if result else outcomes_of(job)
+    path = job.folder / result if result else outcomes_file(job)
     if not {"play", "plan", "shift"} & set(job.measures) or not path.exists():
         return {}
     handles = [h for h in read_json(path, "an evaluated run")["handles"] if h["seed"] < (count or job.handles)]
@@ -235,7 +235,7 @@ def cost(arm: Experiment, done: Sequence[Job]) -> Cost:
     """What a row cost."""
     counts = counted(arm)
     facts = [read_json(job.folder / "cell.json", "a cell") for job in done]
-    chunks = [read_json(outcomes_of(job), "an evaluated run")["chunk_milliseconds"] for job in done if played(job)]
+    chunks = [read_json(outcomes_file(job), "an evaluated run")["chunk_milliseconds"] for job in done if played(job)]
     train = median([f["seconds"]["train"] for f in facts])
     return Cost(
         parameters=counts["parameters"]["trained"],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError
-from .files import write_atomically
+from .files import read_json, write_atomically
 from .study import Plan
 
 RESULTS = ("eval*.json", "plan.json", "probe.json", "world*.json", "world*.npz")
@@ -25,10 +25,19 @@ def keep(plan: Plan, runs: Path, home: Path) -> None:
 
     Args:
         home: docs/results.
+
+    Raises:
+        UserError: a cell was trained again, and what another study had measured of it was not measured again.
     """
-    for job in plan.cells:
-        if job.done:
-            _copy(job.folder, home / "cells" / job.folder.name)
+    done = [job.folder for job in plan.cells if job.done]
+    for folder in done:
+        if lost := sorted(_kinds(home / "cells" / folder.name) - _kinds(folder)):
+            raise UserError(
+                f"{folder} was trained again, and what is written down of it knows more: {', '.join(lost)}; "
+                "run the studies that ask for this again, then write"
+            )
+    for folder in done:
+        _copy(folder, home / "cells" / folder.name)
     asked = runs / "studies" / plan.name / "asked.json"
     if asked.exists():
         _copy_file(asked, home / plan.name / asked.name)
@@ -61,6 +70,12 @@ def forget(folder: Path) -> None:
 def results(folder: Path) -> list[Path]:
     """The files in which measurements of a cell lie."""
     return list(_kept(folder, RESULTS))
+
+
+def _kinds(folder: Path) -> set[str]:
+    """What was measured of a cell: play, foresee ...; nothing where there is none."""
+    path = folder / "cell.json"
+    return {asked.split()[0] for asked in read_json(path, "a cell")["measured"]} if path.exists() else set()
 
 
 def _kept(folder: Path, patterns: tuple[str, ...] = KEPT) -> Iterator[Path]:

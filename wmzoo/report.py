@@ -24,7 +24,7 @@ from . import __version__, compare, ledger, registry
 from .clock import SAMPLERS
 from .errors import UserError
 from .files import read_between, read_json, text_hash, write_atomically, write_between
-from .findings import Findings, Line, Rate, curves, find, outcomes_of, played, sentence
+from .findings import Findings, Line, Rate, curves, find, outcomes_file, played, sentence
 from .launch import State
 from .probe import table as probe_table
 from .records import keep
@@ -115,8 +115,8 @@ def cells(found: Findings) -> Table:
             there = "done" if job.trained else "recorded"
             state = found.failed.get(job.folder) or (there if job in line.done else found.state.get(job.folder, "waiting"))
             good = ""
-            if job in line.done and outcomes_of(job).exists():
-                result = read_json(outcomes_of(job), "an evaluated run")
+            if job in line.done and outcomes_file(job).exists():
+                result = read_json(outcomes_file(job), "an evaluated run")
                 mine = [h for h in result["handles"] if h["seed"] < job.handles]
                 good = f"{sum(h['success'] for h in mine)}/{len(mine)}"
             facts = read_json(job.folder / "cell.json", "a cell") if job in line.done else {}
