@@ -82,7 +82,10 @@ def test_frames_past_the_end_do_not_count(cut: Cut) -> None:
 
 @pytest.mark.parametrize("first", [0, -1, 2])
 def test_the_chunk_starts_where_it_was_asked_to(first: int, cut: Cut) -> None:
-    """Step j of the chunk is action t + first + j; before the beginning and past the end the mask is False and the number 0."""
+    """Step j of the chunk is action t + first + j; before the beginning and past the end the mask is False and an end is repeated.
+
+    As in Diffusion Policy, which trains on repeated actions (`train_on_pad` of objectives/ddpm.py).
+    """
     windows = cut(Needs(first_action=first))
     length = windows.labelled[0].episode.length
     for now in (0, 3, length - 1):
@@ -90,9 +93,8 @@ def test_the_chunk_starts_where_it_was_asked_to(first: int, cut: Cut) -> None:
         batch = gather(windows, row)
         for j in range(8):
             step = now + first + j
-            inside = 0 <= step < length
-            assert batch.action_mask[0, j].tolist() == [inside] * 3
-            expected = windows.normaliser.action(row.episode.action[step]) if inside else np.zeros(3)
+            assert batch.action_mask[0, j].tolist() == [0 <= step < length] * 3
+            expected = windows.normaliser.action(row.episode.action[min(max(step, 0), length - 1)])
             np.testing.assert_allclose(batch.action[0, j].numpy(), expected, atol=1e-6)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from wmzoo.finished import Policy
 from wmzoo.interfaces import Sizes, View
 from wmzoo.kernels import precision_for
 from wmzoo.models.targets import Following
-from wmzoo.module import Average, ZooModule, balance, ema_decay, parameter_groups, rate
+from wmzoo.module import Average, ZooModule, balance, ema_decay, noise_seed, parameter_groups, rate
 
 
 def quick(root: Path, steps: int = 12, chapter: int = 4) -> Experiment:
@@ -194,6 +195,26 @@ def test_a_run_leaves_a_whole_folder(toy_data: Path, tmp_path: Path) -> None:
     before = weights(tmp_path / "a")
     run.train(quick(toy_data), tmp_path / "a")
     assert same(before, weights(tmp_path / "a"))
+
+
+def test_no_two_seeds_share_their_noise(batch: Batch, sizes: Sizes) -> None:
+    """The same network and windows at the same step: one seed gives one loss, another seed another, by its noise alone."""
+    arm = registry.arm("policy", "tiny")
+    hybrid = made(arm, sizes)
+    losses = [ZooModule(hybrid, arm.weights, arm.optim, seed).training_step(batch, 0).item() for seed in (0, 1, 2, 0)]
+    assert losses[0] == losses[3]
+    assert len(set(losses)) == 3
+
+
+def test_seeds_of_noise_lie_far_apart() -> None:
+    """Of a thousand seeds, on the circle of 32 bits, no two are nearer than a million and a half steps."""
+    starts = sorted(noise_seed(seed, 0) for seed in range(1000))
+    assert min(after - before for before, after in pairwise([*starts, starts[0] + 2**32])) > 1_500_000
+    assert noise_seed(3, 5) == noise_seed(3, 0) + 5
+    torch.manual_seed(noise_seed(0, 5))
+    first = torch.rand(4)
+    torch.manual_seed(noise_seed(1, 5))
+    assert not torch.equal(first, torch.rand(4)), "the generator does not heed what differs"
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class Batch:
         state: proprioception, standardised with the statistics of the labelled training windows (no unit).
         has_state: False where the state is unknown; its numbers then mean nothing.
         text: the instruction in byte tokens, 0 is padding.
-        action: the chunk, each number scaled to [-1, 1] (no unit).
+        action: the chunk, each number scaled to [-1, 1] (no unit); before and past the episode its first and last are repeated.
         action_mask: True where the number was really recorded: not past the episode's end, not an action-free window.
         future: future frames, in the order of Needs.futures.
         has_future: False where the episode ends before that frame.

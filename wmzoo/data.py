@@ -204,7 +204,7 @@ class Windows:
             if row.labelled:
                 steps = now + needs.first_action + np.arange(horizon)
                 recorded = (steps >= 0) & (steps < episode.length)
-                action[i] = np.where(recorded[:, None], episode.action[np.clip(steps, 0, episode.length - 1)], 0)
+                action[i] = episode.action[np.clip(steps, 0, episode.length - 1)]
                 mask[i] = recorded[:, None]
         labelled = np.array([row.labelled for row in rows])
         batch = Batch(
@@ -212,7 +212,7 @@ class Windows:
             state=torch.from_numpy(np.where(labelled[:, None, None], self.normaliser.state(state), 0)),
             has_state=torch.from_numpy(labelled),
             text=self.text[[row.task for row in rows]],
-            action=torch.from_numpy(np.where(mask, self.normaliser.action(action), 0)),
+            action=torch.from_numpy(np.where(labelled[:, None, None], self.normaliser.action(action), 0)),
             action_mask=torch.from_numpy(mask),
             future=to_image(future),
             has_future=torch.from_numpy(has_future),

@@ -145,7 +145,7 @@ class Dreams:
         early = rng.random(count) < FIRST
         pools = [self.first if soon else self.later for soon in early]
         rows = [pool[rng.integers(len(pool))] for pool in pools]
-        chance = torch.Generator().manual_seed((self.windows.seed << 32) + step)
+        chance = torch.Generator().manual_seed(int(rng.integers(2**32)))  # all that torch heeds of a seed
 
         def drawn(_: int, __: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
             return mean + deviation * torch.randn(mean.shape, generator=chance).to(mean.device)
