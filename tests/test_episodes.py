@@ -1,6 +1,8 @@
 """What lies on disk?  Whole episodes or none, damage that is named in one line, splits that never move."""
 
+import errno
 import json
+import resource
 import shlex
 import shutil
 import sys
@@ -110,6 +112,38 @@ def test_damage_is_named_in_one_line(name: str, damage: Callable[[Path], None], 
     assert "\n" not in message
     assert str(tmp_path / "32" / "toy-red" / name) in message
     assert "collect again" in message or "wmzoo collect" in message, "it must say what to do"
+
+
+def test_numbers_are_copies_and_keep_no_file_open(tmp_path: Path) -> None:
+    """Of an episode that was read whole the frames alone stay mapped."""
+    write_episode(tmp_path / "000000", arrays() | {"state": np.zeros((4, 2), np.float32), "action": np.ones((3, 3), np.float32)}, FACTS)
+    episode = Episode(tmp_path / "000000", 3)
+    assert isinstance(episode.frames, np.memmap)
+    for numbers in (episode.state, episode.action):
+        assert not isinstance(numbers, np.memmap) and numbers.base is None
+
+
+def test_more_files_than_usual_may_be_open(toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a task raises this process's limit as far as it may, and never lowers it."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    for allowed, most in ((1024, 4096), (1024, resource.RLIM_INFINITY), (20_000, 20_000), (1024, 1024)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, both=(allowed, most): both)
+        open_task(toy_data / "32", "toy-red")
+    assert asked == [(4096, 4096), (10_000, resource.RLIM_INFINITY)]
+
+
+def test_what_cannot_be_opened_is_not_called_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files is no reason to delete an episode."""
+    write_episode(tmp_path / "000000", arrays(), FACTS)
+
+    def none_left(*_: object, **__: object) -> np.ndarray:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np, "load", none_left)
+    with pytest.raises(UserError, match="cannot be read: Too many open files") as caught:
+        _ = Episode(tmp_path / "000000", 3).action
+    assert "delete" not in str(caught.value)
 
 
 def recorded(count: int) -> Recorded:

@@ -13,6 +13,7 @@ from wmzoo.collect import FIRST_SEED
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Task
 from wmzoo.tasks.play import STRETCH
+from wmzoo.tasks.toy import Reach
 
 SIZE = 48
 TOY, MW3, MW10 = (tasks.resolve([name]) for name in ("toy", "mw3", "mw10"))
@@ -252,6 +253,30 @@ def test_play_shows_one_picture_and_different_futures() -> None:
         firsts = [turns(task, seed, steps=1) for seed in range(40)]
     away = [np.abs(done - wanted).max() for done, wanted, _ in firsts]
     assert 8 <= sum(distance > 0.1 for distance in away) <= 32
+
+
+def test_one_simulator_is_held_and_closed_when_another_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same one for the same task and size; of three that were asked for, two are closed, each once."""
+    closed: list[Task] = []
+    monkeypatch.setattr(Reach, "close", lambda task: closed.append(task))
+    monkeypatch.setattr(tasks, "_held", {})
+    red = tasks.held("toy-red", SIZE)
+    assert tasks.held("toy-red", SIZE) is red
+    assert closed == []
+    blue = tasks.held("toy-blue", SIZE)
+    assert closed == [red]
+    assert tasks.held("toy-blue", 2 * SIZE) is not blue
+    assert closed == [red, blue]
+    with pytest.raises(UserError, match="toy-red"):
+        tasks.held("toy-rad", SIZE)
+
+
+@pytest.mark.slow
+def test_a_held_simulator_plays_as_a_fresh_one() -> None:
+    """Whatever was played in it before."""
+    held = tasks.held(MW3[0], SIZE)
+    beginning(held, 5)
+    assert same(beginning(held, 3), beginnings(MW3[0], [3])[0])
 
 
 def test_play_has_the_presets_of_what_it_plays_with() -> None:

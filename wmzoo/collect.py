@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -60,11 +59,6 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@lru_cache(maxsize=1)  # one renderer per process
-def _simulator(task: str, size: int) -> Task:
-    return tasks.make(task, size)
-
-
 def record(task: Task, seed: int) -> tuple[dict[str, np.ndarray] | None, dict[str, object]]:
     """One episode: its arrays (None if it failed) and the facts about it, of which success says that it counts: of play every one does."""
     rng = np.random.default_rng(seed)
@@ -86,7 +80,7 @@ def record(task: Task, seed: int) -> tuple[dict[str, np.ndarray] | None, dict[st
 
 
 def _attempt(name: str, size: int, folder: Path, number: int) -> tuple[bool, int]:
-    arrays, facts = record(_simulator(name, size), FIRST_SEED + number)
+    arrays, facts = record(tasks.held(name, size), FIRST_SEED + number)
     write_episode(folder / f"{number:06d}", arrays, facts)
     return arrays is not None, int(str(facts["length"])) + 1
 

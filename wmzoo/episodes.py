@@ -8,6 +8,7 @@ action-free video from the back, so from ten on the split of an episode never ch
 """
 
 import os
+import resource
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from .files import content_hash, read_json, text_hash, write_json
 
 FORMAT = 1
 ARRAYS = ("frames", "state", "action")
+OPEN_FILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Episode:
     length: int
 
     def _load(self, name: str) -> np.ndarray:
-        path = self.folder / f"{name}.npy"
+        path, again = self.folder / f"{name}.npy", f"delete {self.folder} and collect again"
         try:
             array = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is missing or truncated ({error}); delete {self.folder} and collect again") from None
-        again = f"delete {self.folder} and collect again"
+        except (FileNotFoundError, EOFError, ValueError) as error:
+            raise UserError(f"{path} is missing or truncated ({error}); {again}") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
         dimensions, kinds = (5, "u") if name == "frames" else (2, "fiu")
         if array.ndim != dimensions or array.dtype.kind not in kinds or (name == "frames" and array.dtype != np.uint8):
             wanted = "uint8 frames (L+1, V, Y, X, 3)" if name == "frames" else "numbers (L, n)"
@@ -53,11 +56,11 @@ class Episode:
 
     @cached_property
     def state(self) -> np.ndarray:
-        return np.asarray(self._load("state"), np.float32)
+        return np.array(self._load("state"), np.float32)  # a copy: what is mapped keeps its file open
 
     @cached_property
     def action(self) -> np.ndarray:
-        return np.asarray(self._load("action"), np.float32)
+        return np.array(self._load("action"), np.float32)
 
 
 def write_episode(folder: Path, arrays: dict[str, np.ndarray] | None, facts: dict[str, Any]) -> None:
@@ -155,12 +158,21 @@ def collect_command(folder: Path) -> str:
     return f"type: wmzoo collect --tasks {folder.name} --size {folder.parent.name} --data {folder.parent.parent}"
 
 
+def _allow_open_files() -> None:
+    """The frames of every episode that is read stay mapped, each an open file: more than the 1,024 that are usual."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if resource.RLIM_INFINITY != allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def open_task(root: Path, task: str) -> Recorded:
     """The recorded episodes of a task below `root` (such as data/96).
 
     Raises:
         UserError: nothing was collected, or the folder holds something else.
     """
+    _allow_open_files()
     folder = root / task
     if not (folder / "manifest.json").exists():
         raise UserError(f"no episodes of {task} in {root}; {collect_command(folder)}")

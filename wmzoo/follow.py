@@ -132,7 +132,7 @@ def _follower(run: str, *how: Any) -> Follower:
 
 def _follow_one(run: str, how: tuple[Any, ...], handle: Handle) -> tuple[Played, bool]:
     agent = _follower(run, *how)
-    task = tasks.make(handle.task, agent.sizes.image, "")
+    task = tasks.held(handle.task, agent.sizes.image)
     film, shown = filmed(task, handle.seed)
     act = agent.acting(film, task.instruction, handle.seed)
     shape = agent.model.horizon, agent.sizes.action

@@ -96,15 +96,10 @@ def _policy(folder: str) -> Policy:
     return Policy.load(Path(folder))
 
 
-@lru_cache(maxsize=1)  # one renderer per process
-def _simulator(task: str, size: int, shift: str) -> Task:
-    return tasks.make(task, size, shift)
-
-
 def _play_one(folder: str, handle: Handle, filmed: bool, shift: str = "") -> tuple[Played, np.ndarray | None]:
     policy = _policy(folder)
     film: list[np.ndarray] | None = [] if filmed else None
-    task = _simulator(handle.task, policy.sizes.image, shift)
+    task = tasks.held(handle.task, policy.sizes.image, shift)
     shape = (policy.sizes.horizon, policy.sizes.action)
     execute, history = policy.arm.play.execute, policy.sizes.history
     outcome = play(lambda views, noise: policy.act(views, task.instruction, noise), task, handle, shape, execute, history, film)

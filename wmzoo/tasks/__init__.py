@@ -12,6 +12,9 @@ from ..errors import UserError, unknown
 from ..interfaces import Task
 
 
+_held: dict[tuple[str, int, str], Task] = {}
+
+
 def families() -> dict[str, ModuleType]:
     """The modules of this folder by name.  Simulators are imported only by `make`."""
     return {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
@@ -64,6 +67,22 @@ def make(name: str, size: int, shift: str = "") -> Task:
                 task.shift(axis, int(strength) if strength.isdigit() else 0)
             return task
     raise unknown("task", name, instructions())
+
+
+def held(name: str, size: int, shift: str = "") -> Task:
+    """The simulator of this process, as `make` makes it: kept for the next handle of its task, closed when another one is asked for.
+
+    A renderer holds 150 MB, so a process has one.
+
+    Raises:
+        UserError: as `make`.
+    """
+    wanted = (name, size, shift)
+    if wanted not in _held:
+        while _held:
+            _held.popitem()[1].close()
+        _held[wanted] = make(name, size, shift)
+    return _held[wanted]
 
 
 def every_shift(names: Iterable[str]) -> tuple[str, ...]:
