@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from wmzoo import cli, registry, world
-from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, in_short, sentences, table, windows
+from wmzoo.compare import CANNOT, Measured, _interval, compare, compare_table, differences, explained, in_short, sentences, table, windows
 from wmzoo.config import Experiment, load, parts
 from wmzoo.errors import UserError
 from wmzoo.experiments import feature_space
@@ -92,7 +92,11 @@ def test_a_world_model_is_measured(runs: Path) -> None:
     assert result["cost"]["parameters"] > 0
     assert result["cost"]["GFLOP"] > 0
     assert result["listens"]["n"] == result["n"]
-    assert np.isfinite(result["recovers"]["r2"])
+    low, high = result["recovers"]["interval"]
+    assert low <= result["recovers"]["r2"] <= high
+    stored = windows(runs / "rla_wm")
+    tried = stored["recovers/row"]
+    assert set(stored["task"][tried]) == set(stored["task"]) and len(tried) == result["recovers"]["n"] <= 16
     assert all((runs / "rla_wm" / f"{name}.png").stat().st_size > 10_000 for name in ("world", "horizon"))
     again = evaluate(runs / "rla_wm", count=20)
     assert again["ways"] == result["ways"]
@@ -406,6 +410,28 @@ def test_skill_over_seeds_by_hand() -> None:
     assert part["mean"] == pytest.approx(0.5)
     alone = _interval(mine[:1], "l1", "copied")  # two episodes at .25 and .75: half width 12.706 x .25
     assert alone["low"] == pytest.approx(0.5 - 12.706 * 0.25, abs=1e-3)
+
+
+def test_recovered_actions_by_hand() -> None:
+    """Windows 1 and 3 of four are tried, of two episodes and two seeds: errors 1 and 3 of spreads 4 and 4 leave half explained."""
+    tried = {"recovers/row": np.array([1, 3]), "recovers/error": np.array([1.0, 3.0]), "recovers/spread": np.array([4.0, 4.0])}
+    stored = {"task": np.zeros(4, int), "episode": np.array([0, 0, 1, 1]), **tried}
+    assert explained([stored, stored])["mean"] == pytest.approx(0.5)
+    alone = explained([stored])
+    assert (alone["low"], alone["high"]) == pytest.approx((0.5 - 12.706 * 0.25, 0.5 + 12.706 * 0.25), abs=1e-3)
+
+
+def test_anothers_latent_is_of_another_episode(runs: Path) -> None:
+    """That of the window half a batch away: in the order in which windows are asked their neighbours are of one episode."""
+    what, _ = subject(runs / "rla", (), "")
+    rows = what.chosen(what.windows.validation, 20)
+    assert any(row.episode is other.episode for row, other in zip(rows, rows[1:], strict=False))
+    half = len(rows) // 2
+    assert not any(row.episode is other.episode for row, other in zip(rows[half:], rows, strict=False))
+    batch, model = what.gather(rows), cast("Residuals", what.model)
+    now, future = what.tokens(batch, 0), what.tokens(batch, 8)
+    told = what.ways["another's latent"](batch, now, 8, torch.Generator())
+    torch.testing.assert_close(told, model.decode(now, model.encode(now, future).roll(half, dims=0)))
 
 
 def test_a_broken_file_of_windows_is_one_line(tmp_path: Path) -> None:

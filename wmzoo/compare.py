@@ -94,7 +94,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(listens("listens", own))
         if "space" in own:
             lines.append(listens("listens in the space of --space", own["space"]))
-        lines.append(f"recovers the mean action of {back['steps']} steps: R\u00b2 {back['r2']:.2f}, n = {back['n']}")
+        sure = "[{:.2f}, {:.2f}]".format(*back["interval"]) if "interval" in back else FIRST_TASK
+        lines.append(f"recovers the mean action of {back['steps']} steps: R\u00b2 {back['r2']:.2f} {sure}, n = {back['n']}")
     for name, row in result.get("order", {}).items():
         near = f"half-way frame nearest of 5 in {row['nearest']:.2f} (chance .20), mean rank {row['mean_rank']:.2f} (chance 2)"
         lines.append(f"half a latent, {name}: {near}, n = {row['n']}")
@@ -284,12 +285,23 @@ def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, A
         row["decoder"][ahead] = {"psnr": told.get("seen psnr"), "ssim": told.get("seen ssim"), "l1": told.get("seen space l1")}
     heard = [one.result["listens"].get("space") if one.elsewhere else one.result["listens"] for one in mine]
     row["listens"] = float(np.mean([part["difference"] for part in heard])) if all(heard) else None
-    row["recovers"] = float(np.mean([one.result["recovers"]["r2"] for one in mine]))
-    row["recovered_steps"] = mine[0].result["recovers"]["steps"]
+    told = [one.result["recovers"] for one in mine]
+    row["recovers"] = {"mean": float(np.mean([one["r2"] for one in told])), "n": told[0]["n"], "steps": told[0]["steps"]}
+    if all("recovers/row" in one.stored for one in mine):
+        row["recovers"] |= explained([one.stored for one in mine])
     if all("own_space" in one.result for one in mine):
         row["own_space"] = {key: float(np.mean([one.result["own_space"][key] for one in mine])) for key in ("cosine", "found")}
         row["fitted"] = mine[0].result["fitted"]
     return row | {"cost": mine[0].result["cost"]}
+
+
+def explained(stored: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """R^2 of actions that were sought on some of the windows, the same ones for every seed, with its interval over seeds and episodes."""
+    few = stored[0]["recovers/row"]
+    error, spread = (np.stack([one[f"recovers/{what}"] for one in stored]).astype(float) for what in ("error", "spread"))
+    part = over_windows(error, stored[0]["task"][few], stored[0]["episode"][few], spread)
+    low, high = part.interval()
+    return _over_a_copy({"mean": part.mean, "low": low, "high": high})
 
 
 def _over_a_copy(part: Mapping[str, float]) -> dict[str, float]:
@@ -392,6 +404,7 @@ def in_short(summary: Mapping[str, Any]) -> str:
 
 
 CANNOT = "cannot look so far, or not so near"
+FIRST_TASK = "of the first task alone (measured by wmzoo 0.1)"
 
 
 def read_how(row: Mapping[str, Any]) -> str:
@@ -463,6 +476,6 @@ def compare_table(summary: dict[str, Any]) -> str:
         c = row["cost"]
         lines.append(
             f"  {name:24} {c['GFLOP']:8.3f} {c['milliseconds']:7.1f} {c['parameters']:12,} {signed(row['listens']):>8}"
-            f" {row['recovers']:5.2f} of {row['recovered_steps']:>2}"
+            f" {row['recovers']['mean']:5.2f} of {row['recovers']['steps']:>2}"
         )
     return "\n".join(lines)

@@ -254,7 +254,7 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
             cost = row["cost"]
             price = (
                 compare.signed(row["listens"]),
-                f"{row['recovers']:+.2f}",
+                recovers(row["recovers"]),
                 f"{cost['GFLOP']:.2f}",
                 f"{cost['milliseconds']:.0f}",
                 f"{cost['parameters']:,}",
@@ -270,13 +270,20 @@ def foresight(summary: Mapping[str, Any], name: str, title: str, missing: Mappin
             "and feature error", "skill lost with another's actions", "recovers actions: R²", "GFLOP", "ms",
             "parameters")  # fmt: skip
     place_ = f"{title}: " if title else ""
+    sought = "; ".join(dict.fromkeys("{n} windows, {steps} steps".format(**row["recovers"]) for row in summary["arms"].values()))
     note = (
         f"{place_}{summary['n']} windows of {', '.join(summary['tasks'])}, control steps ahead; intervals over episodes and "
         "training seeds, differences paired by both, corrected by Holm over models and horizons."
-        "  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart."
+        f"  LPIPS is n/a where its weights are not there; GFLOP and ms of one prediction, encoder apart.  Actions are sought on {sought}; "
+        f"an R² without an interval is that of windows {compare.FIRST_TASK}."
     )
     note += "".join(f"  {arm}: {compare.read_how(row)}." for arm, row in summary["arms"].items() if "own_space" in row)
     return Table(name, head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
+
+
+def recovers(told: Mapping[str, Any]) -> str:
+    """R^2 of the actions found by descent, with its interval where it has one."""
+    return "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**told) if "low" in told else f"{told['mean']:+.2f}"
 
 
 def tables(found: Findings, foreseen: Sequence["Worlds"] = (), claimed: Sequence[ledger.Judged] = ()) -> list[Table]:

@@ -92,7 +92,7 @@ def predictor(model: WorldModel) -> Predict:
 
 
 def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
-    """An autoencoder that is told the future: by its own latent, by none, by that of another window."""
+    """An autoencoder that is told the future: by its own latent, by none, by that of a window of another episode."""
 
     def told(change: Callable[[Tensor], Tensor]) -> Predict:
         def predict(batch: Batch, now: Tensor, ahead: int, _: torch.Generator) -> Tensor:
@@ -101,7 +101,7 @@ def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
 
         return predict
 
-    return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(1, dims=0))}
+    return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(len(z) // 2, dims=0))}
 
 
 def predicting(run: Path) -> WorldModel | Residuals:
