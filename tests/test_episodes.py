@@ -120,7 +120,8 @@ def test_numbers_are_copies_and_keep_no_file_open(tmp_path: Path) -> None:
     episode = Episode(tmp_path / "000000", 3)
     assert isinstance(episode.frames, np.memmap)
     for numbers in (episode.state, episode.action):
-        assert not isinstance(numbers, np.memmap) and numbers.base is None
+        assert not isinstance(numbers, np.memmap)
+        assert numbers.base is None
 
 
 def test_more_files_than_usual_may_be_open(toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

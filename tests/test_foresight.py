@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -96,7 +97,8 @@ def test_a_world_model_is_measured(runs: Path) -> None:
     assert low <= result["recovers"]["r2"] <= high
     stored = windows(runs / "rla_wm")
     tried = stored["recovers/row"]
-    assert set(stored["task"][tried]) == set(stored["task"]) and len(tried) == result["recovers"]["n"] <= 16
+    assert set(stored["task"][tried]) == set(stored["task"])
+    assert len(tried) == result["recovers"]["n"] <= 16
     assert all((runs / "rla_wm" / f"{name}.png").stat().st_size > 10_000 for name in ("world", "horizon"))
     again = evaluate(runs / "rla_wm", count=20)
     assert again["ways"] == result["ways"]
@@ -425,7 +427,7 @@ def test_anothers_latent_is_of_another_episode(runs: Path) -> None:
     """That of the window half a batch away: in the order in which windows are asked their neighbours are of one episode."""
     what, _ = subject(runs / "rla", (), "")
     rows = what.chosen(what.windows.validation, 20)
-    assert any(row.episode is other.episode for row, other in zip(rows, rows[1:], strict=False))
+    assert any(row.episode is other.episode for row, other in pairwise(rows))
     half = len(rows) // 2
     assert not any(row.episode is other.episode for row, other in zip(rows[half:], rows, strict=False))
     batch, model = what.gather(rows), cast("Residuals", what.model)

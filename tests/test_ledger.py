@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,12 @@ def test_a_gain_that_grows_is_a_difference_of_differences(tmp_path: Path) -> Non
     assert (found.n, found.seeds) == ("2 seeds x 40 handles", 2)
     assert concluded(claim, {"theirs": found}).verdict == "too few seeds"
     (tmp_path / "theirs-many-1" / "cell.json").unlink()
-    assert compared(claim, cells, "ours", "theirs") is None, "one seed is no claim about a method"
+    alone = compared(claim, cells, "ours", "theirs")
+    assert alone is not None
+    assert alone.n == "1 seed x 40 handles"
+    assert concluded(claim, {"theirs": alone}).verdict == "too few seeds", "one seed is no claim about a method"
+    (tmp_path / "theirs-many-0" / "cell.json").unlink()
+    assert compared(claim, cells, "ours", "theirs") is None
 
 
 ASKED = {"kind": "world model", "feature_space": "own", "data": {}, "n": 8}  # world.json, as far as the ledger reads it
@@ -221,6 +226,13 @@ def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
     assert found is not None
     assert found.estimate == pytest.approx((0.2, 0.1 / 3**0.5, 2))
     assert found.n == "3 seeds, 9 windows of 3 episodes each"
+    alone = compared(claim, {row: jobs[:1] for row, jobs in cells.items()}, "ours", "theirs")
+    assert alone is not None
+    assert astuple(concluded(claim, {"theirs": alone}))[1:] == (
+        "+0.1 [-inf, +inf]",
+        "1 seed, 9 windows of 3 episodes each",
+        "too few seeds",
+    )
     write_json(cells["ours", ""][0].folder / "probe.json", told(None))
     assert compared(claim, cells, "ours", "theirs") is None
 
@@ -265,6 +277,15 @@ def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> No
     assert concluded(claim, {"a": None, "b": None}).verdict == "not run"
 
 
+def test_few_seeds_do_not_make_other_comparisons_stricter() -> None:
+    """Holm's correction is for the comparisons that can be told."""
+    claim = Claim(16, "x", "nearer", "", "s", "ours", ("a", "b"))
+    sure = Estimate(0.2, 0.08, 100.0)  # 2.5 standard errors: above 0 alone, not among two of which the other is surer
+    alone = concluded(claim, {"a": Found(sure, "3 seeds", 3), "b": Found(Estimate(0.9, 0.01, 100.0), "1 seed", 1)})
+    assert alone.found.startswith("a: +0.2 [+0.0413, +0.359]")
+    assert alone.verdict == "too few seeds"
+
+
 def test_what_was_published_stays_where_nothing_is_here(tmp_path: Path) -> None:
     """Claim 1 was judged before and is not run here, claim 2 is judged here, claim 3 was never judged."""
     said = [
@@ -285,6 +306,12 @@ def test_what_was_published_stays_where_nothing_is_here(tmp_path: Path) -> None:
     assert with_published(now, before) == kept, "one star, however often"
     assert "As published before" in table(kept).markdown
     assert "As published before" not in table(said).markdown
+    before.write_text(table(said, "tiny").csv)
+    nothing = ("", "", "not run")
+    studied = [Judged(replace(said[0].claim, study="quick"), *nothing), Judged(replace(said[0].claim, says="another"), *nothing)]
+    assert [row.verdict for row in with_published(studied, before, "small")] == ["not run"] * 2, "another study, other words"
+    before.write_text(table([Judged(studied[0].claim, "+0.1", "3 seeds", "holds")], "tiny").csv)
+    assert [with_published(studied[:1], before, scale)[0].verdict for scale in ("small", "tiny")] == ["not run", "holds*"], "its scale"
     before.write_text("something else\nentirely\n")
     with pytest.raises(UserError, match="not the table of claims"):
         with_published(now, before)

@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from wmzoo import cli, config, launch, records, registry, report, watch, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
-from wmzoo.files import read_json, write_json
+from wmzoo.files import alone_in, read_json, write_json
 from wmzoo.findings import find, played, sentence, verdict
 from wmzoo.follow import settings
 from wmzoo.launch import State
 from wmzoo.rollout import Played, summary
-from wmzoo.study import Job, Plan, Row, Study, experiments, planned, restricted, study
+from wmzoo.study import Job, Plan, Row, Study, experiments, foreseen, planned, restricted, study, transferred
 from wmzoo.tables import Table
 from wmzoo.watch import ASKED, EPISODE, PLANNED, Watcher, doing, kind, outline, seconds
 
@@ -357,6 +357,20 @@ def test_an_engine_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyP
         pass
 
 
+def test_other_recordings_do_not_count(toy_data: Path, tmp_path: Path) -> None:
+    """A world model that was asked about other recordings than its own, or than those of the other tasks that are here, is asked again."""
+    arm = with_fields(registry.arm("policy", "tiny"), {"data.root": str(toy_data)})
+    job = Job(tmp_path, arm, (), ("policy", "", "0"), ("foresee", "transfer"), elsewhere=("toy-blue",))
+    about = {"kind": "world model", "feature_space": "own", "n": 256, "asked": 256}
+    recording = read_json(toy_data / "32" / "toy-blue" / "manifest.json", "")["hash"]
+    for name in ("world", "world-toy-blue"):
+        (tmp_path / f"{name}.npz").touch()
+    for data, same in ((recording, True), ("other", False)):
+        write_json(tmp_path / "world.json", about | {"data": {"toy-red": data}, "trained_on": {"toy-red": recording}})
+        write_json(tmp_path / "world-toy-blue.json", about | {"data": {"toy-blue": data}, "trained_on": {"toy-red": recording}})
+        assert (foreseen(job), transferred(job)) == (same, same)
+
+
 def test_more_handles_are_asked_for_again(tmp_path: Path) -> None:
     """A cell that was played on 10 handles is not done for a study that asks for 20, and is for one that asks for 10."""
     write_json(tmp_path / "cell.json", {"measured": ["play 10"]})
@@ -413,11 +427,44 @@ def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no records"):
         records.recall(tmp_path, tmp_path / "there")
     cell = tmp_path / "records" / "cells" / what.cells[0].folder.name / "cell.json"
-    before = [*read_json(cell, "a cell")["measured"], "foresee 256"]
-    write_json(cell, read_json(cell, "a cell") | {"measured": before})
-    with pytest.raises(UserError, match=r"trained again, and what is written down of it knows more: foresee; run the studies"):
+    whole = read_json(cell, "a cell")
+    before = [*whole["measured"], "foresee 256"]
+    write_json(cell, whole | {"measured": before})
+    with pytest.raises(UserError, match=r"trained again, and what is written down of it knows more: foresee 256; run the studies"):
         records.keep(what, tmp_path / "here", tmp_path / "records")
     assert read_json(cell, "a cell")["measured"] == before
+    write_json(cell, whole)
+    (cell.parent / "eval-light-1.json").touch()
+    records.keep(what, tmp_path / "here", tmp_path / "records")
+    assert not (cell.parent / "eval-light-1.json").exists(), "what another training was measured to do"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "lost"),
+    [
+        (["play 20"], ["play 60", "foresee 256"], []),
+        (["play 50", "probe"], ["play 10", "probe"], ["play 50"]),
+        (["plan 10 a b"], ["plan 10"], ["plan 10 a b"]),
+        (["foresee 256 rla_wm-1"], ["foresee 256 rla_wm-2"], []),
+        (["foresee 256", "probe"], ["foresee 64"], ["foresee 256", "probe"]),
+    ],
+)
+def test_measurements_that_would_be_lost(before: list[str], now: list[str], lost: list[str]) -> None:
+    """Fewer start states or windows, other tasks, or none; of several judges of foresight the last counts."""
+    assert records.lost_measurements(before, now) == lost
+
+
+def test_what_is_being_trained_is_not_taken_back(toy_data: Path, tmp_path: Path) -> None:
+    """A worker holds the queue of its cell before there is a checkpoint."""
+    what = plan(toy_data, tmp_path / "here")
+    played_as(what, {"policy": 0.25}, seeds=("0",))
+    records.keep(what, tmp_path / "here", tmp_path / "records")
+    begun = plan(toy_data, tmp_path / "there").cells[0].folder
+    (begun / "queue").mkdir(parents=True)
+    with alone_in(begun / "queue"):
+        assert records.recall(tmp_path / "records", tmp_path / "there") == 1
+        assert not (begun / "cell.json").exists()
+    assert records.recall(tmp_path / "records", tmp_path / "there") == 1
 
 
 @pytest.mark.slow
@@ -446,6 +493,13 @@ def test_a_page_loses_no_cell_that_it_shows(toy_data: Path, tmp_path: Path) -> N
     few = plan(toy_data, tmp_path / "runs", replace(asked, rows={"policy": Row("policy")}))
     with pytest.raises(UserError, match="shows 1 finished cells that are not here or were not asked for, such as flare, few, seed 0"):
         report.publish(few, tmp_path / "runs", page)
+    cell = home / "cells" / what.cells[0].folder.name / "cell.json"
+    facts, files = read_json(cell, ""), {path: path.read_bytes() for path in (home / "small").iterdir()}
+    write_json(cell, facts | {"measured": [*facts["measured"], "probe"]})
+    with pytest.raises(UserError, match="knows more: probe"):
+        report.publish(what, tmp_path / "runs", page)
+    assert files == {path: path.read_bytes() for path in (home / "small").iterdir()}, "nothing is written before that is known"
+    write_json(cell, facts)
     (what.cells[1].folder / "cell.json").unlink()
     with pytest.raises(UserError, match="such as flare, few, seed 0; take them back"):
         report.publish(what, tmp_path / "runs", page)
@@ -458,6 +512,7 @@ def test_a_page_loses_no_cell_that_it_shows(toy_data: Path, tmp_path: Path) -> N
     shutil.rmtree(home / "small")
     report.publish(what, tmp_path / "runs", page)
     assert page.read_text() != told
+    assert not (home / "small" / "differences.png").exists(), "nothing can be compared"
 
 
 def test_what_is_trained_again_is_measured_again(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,6 +522,7 @@ def test_what_is_trained_again_is_measured_again(toy_data: Path, tmp_path: Path,
     job = what.cells[0]
     shutil.rmtree(job.folder / "export")
     write_json(job.folder / "eval-light-1.json", {})
+    (job.folder / "videos").mkdir()
 
     def trained(arm: config.Experiment, out: Path) -> None:
         assert out == job.folder
@@ -610,6 +666,8 @@ def test_what_autoencoders_decode_is_a_table(toy_data: Path, tmp_path: Path) -> 
     assert table.rows[-1][5:] == ("0.250, 0.250", "", skill, "", "", "", n)
     assert all(len(row) == len(table.head) for row in table.rows)
     assert "residuals" in [shown.name for shown in report.tables(find(what, {}, {}))]
+    (what.cells[0].folder / "cell.json").unlink()
+    assert [row[:3] for row in report.residuals(find(what, {}, {})).rows][-1] == ("policy", "-", "1 of 2 cells missing")
 
 
 def test_world_models_that_plan_are_counted_like_policies(toy_data: Path, tmp_path: Path) -> None:
@@ -720,6 +778,9 @@ def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) 
     gap = find(what, {}, {}).lines[1].gap
     assert gap is not None
     assert gap.seeds == 1
+    few = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}, seeds=(0,)))
+    told = [row[2] for row in report.differences(find(few, {}, {})).rows]
+    assert told == ["policy not run", "not run"], "what was run is not said not to be"
     assert "missing" in report.success(find(what, {}, {})).rows[0][-1]
 
 
@@ -833,18 +894,20 @@ def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(toy_data: Path, tmp_path: Path, whole: Path) -> None:
     """SIGKILL at random moments, one process instead of two: no worker outlives it, the same weights and outcomes, nothing run twice."""
     folder, rng = home(toy_data, tmp_path, "killed"), random.Random(int(time.time()))
-    for _ in range(3):
+    stopped = 0
+    for wait in (rng.uniform(4, 8), rng.uniform(4, 20), rng.uniform(4, 20)):
         running = start(folder, "--rows", "flare", "--processes", "1")
-        wait = rng.uniform(4, 20)
         try:
             running.wait(wait)
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGKILL)
             running.wait()
+            stopped += 1
         end = time.monotonic() + 10
         while (left := alive_in(folder)) and time.monotonic() < end:
             time.sleep(0.1)
         assert not left, f"killed after {wait:.1f} s, {len(left)} workers live on"
+    assert stopped, "it ended before it could be killed"
     assert start(folder, "--rows", "flare", "--processes", "1").wait(300) == 0, (folder / "said.txt").read_text()
     assert results(folder) == results(whole)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/weights.safetensors")}

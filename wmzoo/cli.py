@@ -346,7 +346,7 @@ def study(
             if watcher.told(state, failed):
                 try:
                     write(what, Path(runs), state, failed)
-                except UserError as error:  # a page that cannot be drawn now must not end what runs
+                except (UserError, OSError) as error:  # a page that cannot be drawn now must not end what runs
                     watcher.console.print(f"no report yet: {error}", highlight=False, markup=False, soft_wrap=True)
 
         failed = run(what, submit, told)
@@ -456,7 +456,7 @@ def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bo
 
     judged, published = known(Path(runs), scale), Path(write).parent / "docs" / "results" / "claims.csv"
     if write:
-        judged = with_published(judged, published)
+        judged = with_published(judged, published, scale)
     rows = table(judged, scale)
     if write:
         write_between(Path(write), MARK, rows.markdown)

@@ -11,6 +11,7 @@ Intervals are of paired differences (same seeds, same handles or windows), corre
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -142,14 +143,16 @@ def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
     there = {label: pair for label, pair in pairs.items() if pair is not None}
     if not there:
         return Judged(claim, "", "", "not run")
-    estimates = [pair.estimate for pair in there.values()]
-    ends = corrected(estimates)
+    ends: dict[str, tuple[float, float]] = {}
+    for few in (False, True):  # what one or two seeds say is no test, and does not make the others stricter
+        family = {label: pair.estimate for label, pair in there.items() if (pair.seeds < SEEDS) == few}
+        ends |= zip(family, corrected(list(family.values())), strict=True)
     told = []
-    for label, estimate, (low, high) in zip(there, estimates, ends, strict=True):
-        sure = claim.measure if claim.measure == "GFLOP" else f"[{low:+.3g}, {high:+.3g}]"
-        told.append(f"{f'{label}: ' * (len(pairs) > 1)}{estimate.mean:+.3g} {sure}")
+    for label, pair in there.items():
+        sure = claim.measure if claim.measure == "GFLOP" else "[{:+.3g}, {:+.3g}]".format(*ends[label])
+        told.append(f"{f'{label}: ' * (len(pairs) > 1)}{pair.estimate.mean:+.3g} {sure}")
     told += [f"{label}: not run" for label in pairs if label not in there]
-    enough = [end for end, pair in zip(ends, there.values(), strict=True) if pair.seeds >= SEEDS]
+    enough = [ends[label] for label, pair in there.items() if pair.seeds >= SEEDS]
     verdict = word(enough)
     if verdict != "fails" and len(enough) < len(there):
         verdict = "too few seeds"
@@ -166,7 +169,7 @@ def word(ends: Sequence[tuple[float, float]]) -> str:
 
 
 def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], ours: str, theirs: str) -> Found | None:
-    """Ours less theirs on the seeds that both have, and what that rests on; None where fewer than two seeds do.
+    """Ours less theirs on the seeds that both have, and what that rests on; None where there is no such seed.
 
     Args:
         theirs: "" compares ours with chance.
@@ -174,7 +177,7 @@ def compared(claim: Claim, cells: Mapping[tuple[str, str], list[Job]], ours: str
     wanted = [(row, setting) for setting in claim.settings for row in (ours, theirs) if row]
     by_seed = [{job.about[2]: job for job in cells.get(key, []) if job.done} for key in wanted]
     seeds = [seed for seed in by_seed[0] if all(seed in found for found in by_seed)]
-    if len(seeds) < 2:
+    if not seeds:
         return None
     return MEASURES[claim.measure]([[found[seed] for seed in seeds] for found in by_seed])
 
@@ -186,7 +189,7 @@ def successes(rows: Rows) -> Found:
     """Of ours less theirs; of four rows the first difference less the second."""
     cubes = [np.stack([np.stack(list(played(job).values())) for job in jobs]) for jobs in rows]
     gap = cubes[0] - cubes[1] if len(cubes) == 2 else (cubes[0] - cubes[1]) - (cubes[2] - cubes[3])
-    return Found(paired(gap), f"{len(gap)} seeds x {gap[0].size} handles", len(gap))
+    return Found(paired(gap), f"{so_many(len(gap))} x {gap[0].size} handles", len(gap))
 
 
 def errors(rows: Rows) -> Found | None:
@@ -227,7 +230,7 @@ def _nearer(rows: Rows, stored: Sequence[Sequence[Mapping[str, np.ndarray]]], na
     if not ours or not theirs:
         return None
     episode = stored[0][0]["episode"]
-    n = f"{len(stored[0])} seeds x {len(episode)} windows of {len(np.unique(episode))} episodes"
+    n = f"{so_many(len(stored[0]))} x {len(episode)} windows of {len(np.unique(episode))} episodes"
     return Found(nearer(list(zip(stored[1], stored[0], strict=True)), theirs, ours), n, len(stored[0]))
 
 
@@ -247,7 +250,7 @@ def order(rows: Rows) -> Found | None:
         return None
     found, alone = (np.stack([(each[f"order/{half}"] == 0).astype(float) for each in stored]) for half in ("noisy", "noise"))
     nearest = found - (alone if alone.mean() > CHANCE else CHANCE)
-    n = f"{len(stored)} seeds x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
+    n = f"{so_many(len(stored))} x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
     return Found(over_windows(nearest, stored[0]["task"], stored[0]["episode"]), n, len(stored))
 
 
@@ -258,8 +261,15 @@ def probed(rows: Rows) -> Found | None:
     gap = ours - theirs
     if not np.isfinite(gap).all():
         return None
-    n = f"{len(gap)} seeds, {found[0][0]['validation']['n']} windows of {found[0][0]['validation']['episodes']} episodes each"
+    n = f"{so_many(len(gap))}, {found[0][0]['validation']['n']} windows of {found[0][0]['validation']['episodes']} episodes each"
+    if len(gap) == 1:
+        return Found(Estimate(float(gap[0]), inf, 1.0), n, 1)
     return Found(Estimate(float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap))), len(gap) - 1), n, len(gap))
+
+
+def so_many(seeds: int) -> str:
+    """Of training seeds, in words."""
+    return f"{seeds} seed{'s' * (seeds > 1)}"
 
 
 MEASURES: dict[Measure, Callable[[Rows], Found | None]] = {
@@ -278,13 +288,20 @@ def table(rows: Sequence[Judged], scale: Scale | None = None) -> Table:
     lines = []
     for row in rows:
         c = row.claim
-        tested = f"{c.study}{', ' * bool(any(c.settings))}{' against '.join(filter(None, c.settings))}" if c.study else "no study"
-        lines.append((str(c.number), c.family, c.says, c.paper, tested, row.found or "-", row.n or "-", row.verdict))
+        lines.append((str(c.number), c.family, c.says, c.paper, where(c, scale), row.found or "-", row.n or "-", row.verdict))
     head = ("", "family", "claim", "the paper's figures", "study", "ours: difference, 95%", "n", "verdict")
-    where = f"Scale: {scale}.  " if scale else ""
-    note = f"{where}Intervals of paired differences, corrected by Holm within a claim."
+    size = f"Scale: {scale}.  " if scale else ""
+    note = f"{size}Intervals of paired differences, corrected by Holm within a claim."
     note += "  * As published before: its cells are not here." if any(row.verdict.endswith("*") for row in rows) else ""
     return Table("claims", head, tuple(lines), note)
+
+
+def where(claim: Claim, scale: Scale | None) -> str:
+    """The study, its settings, and its scale if that is not the usual one."""
+    if not claim.study:
+        return "no study"
+    at = f"at scale {scale}" if scale not in (None, "small") else ""
+    return ", ".join(filter(None, (claim.study, " against ".join(filter(None, claim.settings)), at)))
 
 
 def known(runs: Path, scale: Scale) -> list[Judged]:
@@ -292,8 +309,8 @@ def known(runs: Path, scale: Scale) -> list[Judged]:
     return [judged(claim, runs, scale) for claim in claims()]
 
 
-def with_published(rows: Sequence[Judged], before: Path) -> list[Judged]:
-    """A claim of which nothing is here keeps what was published of it, marked by a star.
+def with_published(rows: Sequence[Judged], before: Path, scale: Scale | None = None) -> list[Judged]:
+    """A claim of which nothing is here keeps what was published of it, marked by a star: of the same words, study and scale.
 
     Args:
         before: the CSV of the ledger as it was published last; it need not be there.
@@ -305,12 +322,13 @@ def with_published(rows: Sequence[Judged], before: Path) -> list[Judged]:
         return list(rows)
     try:
         with before.open() as file:
-            earlier = {int(number): (found, n, verdict) for number, *_, found, n, verdict in list(csv.reader(file))[1:]}
+            listed = list(csv.reader(file))[1:]
+        earlier = {(int(number), says, by): (found, n, verdict) for number, _, says, _, by, found, n, verdict in listed}
     except (ValueError, UnicodeDecodeError):
         raise UserError(f"{before} is not the table of claims as it was published; restore it, or delete it to begin anew") from None
     kept = []
     for row in rows:
-        found, n, verdict = earlier.get(row.claim.number, ("", "", ""))
+        found, n, verdict = earlier.get((row.claim.number, row.claim.says, where(row.claim, scale)), ("", "", ""))
         stays = row.verdict in NOTHING and verdict not in NOTHING
         kept.append(Judged(row.claim, found, n, f"{verdict.rstrip('*')}*") if stays else row)
     return kept

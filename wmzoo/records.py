@@ -7,11 +7,11 @@ The name is the hash of configuration and data, so a record stands for exactly o
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import UserError
-from .files import read_json, write_atomically
+from .files import alone_in, read_json, write_atomically
 from .study import Plan
 
 RESULTS = ("eval*.json", "plan.json", "probe.json", "world*.json", "world*.npz")
@@ -31,7 +31,7 @@ def keep(plan: Plan, runs: Path, home: Path) -> None:
     """
     done = [job.folder for job in plan.cells if job.done]
     for folder in done:
-        if lost := sorted(_kinds(home / "cells" / folder.name) - _kinds(folder)):
+        if lost := lost_measurements(_measured(home / "cells" / folder.name), _measured(folder)):
             raise UserError(
                 f"{folder} was trained again, and what is written down of it knows more: {', '.join(lost)}; "
                 "run the studies that ask for this again, then write"
@@ -52,19 +52,31 @@ def recall(home: Path, runs: Path) -> int:
     folders = [folder for folder in sorted(home.glob("cells/*")) if (folder / "cell.json").exists()]
     if not folders:
         raise UserError(f"{home} has no records: they lie in cells/ARM-HASH, where `wmzoo report NAME --write PAGE` puts them")
-    missing = [folder for folder in folders if not any((runs / folder.name / begun).exists() for begun in BEGUN)]
-    for folder in missing:
-        _copy(folder, runs / folder.name)
+    taken = sum(_take(folder, runs / folder.name) for folder in folders)
     for path in home.glob("*/asked.json"):
         if not (there := runs / "studies" / path.parent.name / path.name).exists():
             _copy_file(path, there)
-    return len(missing)
+    return taken
+
+
+def _take(folder: Path, there: Path) -> bool:
+    """Copy a record to where its run would be, unless that is there or is being made (work.py holds the queue)."""
+    (queue := there / "queue").mkdir(parents=True, exist_ok=True)
+    try:
+        with alone_in(queue):
+            if any((there / begun).exists() for begun in BEGUN):
+                return False
+            _copy(folder, there)
+            return True
+    except UserError:
+        return False
 
 
 def forget(folder: Path) -> None:
     """Remove what was measured with weights that are not there: whoever trains the run again measures it again."""
     for path in _kept(folder, MEASURED):
         path.unlink()
+    shutil.rmtree(folder / "videos", ignore_errors=True)
 
 
 def results(folder: Path) -> list[Path]:
@@ -72,10 +84,25 @@ def results(folder: Path) -> list[Path]:
     return list(_kept(folder, RESULTS))
 
 
-def _kinds(folder: Path) -> set[str]:
-    """What was measured of a cell: play, foresee ...; nothing where there is none."""
+def _measured(folder: Path) -> list[str]:
+    """What was measured of a cell, as cell.json lists it; nothing where there is none."""
     path = folder / "cell.json"
-    return {asked.split()[0] for asked in read_json(path, "a cell")["measured"]} if path.exists() else set()
+    return list(read_json(path, "a cell")["measured"]) if path.exists() else []
+
+
+def lost_measurements(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Of "play 20", "transfer 256 TASKS" ...: those that are not there any more, from as many start states or windows.
+
+    A world model that was foreseen by another judge has been asked again: the last judge counts.
+    """
+
+    def read(asked: str) -> tuple[str, list[str], int]:
+        kind, *rest = asked.split()
+        return kind, [] if kind == "foresee" else rest[1:], int(rest[0]) if rest else 0
+
+    there = [read(asked) for asked in now]
+    wanted = {asked: read(asked) for asked in before}
+    return [asked for asked, (*what, count) in wanted.items() if not any(other == what and n >= count for *other, n in there)]
 
 
 def _kept(folder: Path, patterns: tuple[str, ...] = KEPT) -> Iterator[Path]:
@@ -83,6 +110,9 @@ def _kept(folder: Path, patterns: tuple[str, ...] = KEPT) -> Iterator[Path]:
 
 
 def _copy(folder: Path, there: Path) -> None:
+    stale = {path.name for path in _kept(there)} - {path.name for path in _kept(folder)}
+    for name in stale:
+        (there / name).unlink()
     for path in sorted(_kept(folder), key=lambda path: path.name == "cell.json"):  # last: it says that the cell is done
         _copy_file(path, there / path.name)
 

@@ -80,7 +80,8 @@ def differences(found: Findings) -> Table:
         if line.label == found.baseline:
             continue
         if line.gap is None:
-            rows.append((line.label, line.setting or "-", "not run", "", "", "", ""))
+            told = "not run" if line.rate is None else f"{found.baseline} not run"
+            rows.append((line.label, line.setting or "-", told, "", "", "", ""))
             continue
         gap = line.gap
         told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
@@ -200,13 +201,17 @@ def residuals(found: Findings) -> Table:
             n = f"{len(jobs)} seeds x {results[0]['n']} windows of {results[0]['episodes']} episodes"
             place_ = (line.label, line.setting or "-", seeds, ", ".join(results[0]["tasks"]), ahead)
             rows.append((*place_, ", ".join(f"{ratio:.3f}" for ratio in of), *skills, *nearest, n))
+    known = [line for line, _, _ in autoencoders(found)]
+    for line in found.lines if known else ():
+        if line.missing and (line in known or not line.done):
+            rows.append((line.label, line.setting or "-", f"{line.missing} of {len(line.jobs)} cells missing"))
     head = ("arm", "setting", "seeds", "tasks", "ahead", "error / a copy's, where it moves", *(f"skill, {way}" for way in LATENTS),
             "half of a latent: half-way frame nearest of 5", "noise alone", "n")  # fmt: skip
     note = (
         "Feature error of the future decoded through its latent, by seed, where more than the median window changes; skill over a copy of "
         "the present, 95% intervals over training seeds and episodes; nearest by seed, chance of 5 is .20."
     )
-    return Table("residuals", head, tuple(rows), note)
+    return Table("residuals", head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
 
 
 def skill(stored: Sequence[Mapping[str, np.ndarray]], name: str) -> str:
@@ -331,18 +336,18 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
         n, (arm, setting, seed) = len(lost), lost[0]
         told = f"{page} shows {n} finished cells that are not here or were not asked for, such as {arm}, {setting}, seed {seed}"
         raise UserError(f"{told}; take them back (wmzoo recall), run them again, or delete {home} to begin anew")
+    keep(plan, runs, home.parent)
     foreseen = worlds(found, folder)
     shown = [table for table in tables(found, foreseen) if table.name not in ("cost", "cells")]
     pictures = {
         world.folder / name: f"{world.folder.name}-{name}" for world in foreseen if world.table for name in ("compare.png", "frames.png")
     }
-    if any(map(plays, found.lines)):
+    if any(line.gap for line in found.lines):
         pictures[folder / "differences.png"] = "differences.png"
     for path, name in pictures.items():
         write_atomically(home / name, lambda draft, path=path: with_few_colours(path).save(draft, format="PNG", optimize=True))
     for table in tables(found, foreseen):
         write_atomically(home / f"{table.name}.csv", lambda draft, table=table: draft.write_text(table.csv))
-    keep(plan, runs, home.parent)
     links = [f"![{name.removesuffix('.png')}](docs/results/{plan.name}/{name})\n" for name in pictures.values()]
     write_between(page, plan.name, "\n".join([*(table.markdown for table in shown), *links]))
 

@@ -187,7 +187,7 @@ def handles_planned(job: Job) -> int:
 
 
 def foreseen(job: Job) -> bool:
-    """True if the world model was asked on these windows before; on those of its judge and in its feature space, if it has one.
+    """True if the world model was asked on these windows of its own data before; on those of its judge and in its feature space, if any.
 
     Raises:
         UserError: what lies there is something else.
@@ -196,17 +196,24 @@ def foreseen(job: Job) -> bool:
     if not (path.exists() and path.with_suffix(".npz").exists() and (not job.space or judge.exists())):
         return False
     mine = result_of(path)
+    if mine["data"] != mine.get("trained_on", mine["data"]):
+        return False
     return scored(mine) == scored(result_of(judge)) if job.space else mine.get("asked", mine["n"]) == job.windows
 
 
 def transferred(job: Job) -> bool:
-    """True if the world model was asked on as many windows of the other tasks before.
+    """True if the world model was asked on as many windows of the other tasks before, as they are recorded here.
 
     Raises:
         UserError: what lies there is something else.
     """
     path = job.folder / f"{named(job.elsewhere)}.json"
-    return path.exists() and path.with_suffix(".npz").exists() and result_of(path).get("asked", 0) == job.windows
+    if not (path.exists() and path.with_suffix(".npz").exists()):
+        return False
+    result, root = result_of(path), Path(job.arm.data.root) / str(job.arm.data.size)
+    here = {task: root / task / "manifest.json" for task in result["data"]}  # a record's recordings need not be here
+    same = all(open_task(root, task).manifest["hash"] == result["data"][task] for task, manifest in here.items() if manifest.exists())
+    return result.get("asked", 0) == job.windows and same
 
 
 def probed(job: Job) -> bool:

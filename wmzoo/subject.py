@@ -101,7 +101,8 @@ def latents(model: Residuals, encoder: Encoder) -> dict[str, Predict]:
 
         return predict
 
-    return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": told(lambda z: z.roll(len(z) // 2, dims=0))}
+    half_a_batch_away = told(lambda z: z.roll(len(z) // 2, dims=0))
+    return {"own latent": told(lambda z: z), "no latent": told(torch.zeros_like), "another's latent": half_a_batch_away}
 
 
 def predicting(run: Path) -> WorldModel | Residuals:

@@ -17,7 +17,7 @@ from .finished import aligns, facts_of, foresees, outline, plays
 from .interfaces import LatentActions
 from .records import forget, results
 from .run import train
-from .study import PROBED, Job, foreseen, handles_planned, handles_played, transferred
+from .study import PROBED, Job, foreseen, handles_planned, handles_played, probed, transferred
 from .tasks import every_shift, resolve
 
 
@@ -49,7 +49,7 @@ def work(job: Job) -> None:
             for shift in every_shift(names):
                 if handles_played(folder / f"eval-{shift}.json", names) < job.shifted:
                     rollout.evaluate(folder, names, job.shifted, processes=1, videos=False, shift=shift)
-        if "probe" in job.measures and has_latent_actions(folder):
+        if "probe" in job.measures and has_latent_actions(folder) and not probed(job):
             probe.probe(folder, count=PROBED)
         measuring = time.monotonic() - start + before.get("seconds", {}).get("measure", 0.0)
         facts = {
@@ -80,7 +80,7 @@ def known(folder: Path) -> dict[str, Any]:
 
 
 def trained_seconds(folder: Path) -> float:
-    """Seconds of training, stages left out, over all the times it was begun."""
+    """Seconds of training, stages left out, over all the times it was begun; what was done after a last checkpoint is not in it."""
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     return float(rows[-1]["seconds"]) if rows else 0.0
 

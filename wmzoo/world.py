@@ -284,6 +284,7 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
         kept |= {f"order/{name}": rank for name, rank in ranks.items()}
     name = named(tasks)
     shots = photographs(what, rows)
+    (run / f"{name}.json").unlink(missing_ok=True)  # what it said of other windows; killed now, this is asked again
     write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode}))
     if shots:
         write_atomically(run / f"{name}.gif", lambda draft: write_gif(draft, film(what, rows)))

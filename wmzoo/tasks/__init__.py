@@ -11,7 +11,6 @@ from types import ModuleType
 from ..errors import UserError, unknown
 from ..interfaces import Task
 
-
 _held: dict[tuple[str, int, str], Task] = {}
 
 
