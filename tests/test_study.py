@@ -572,6 +572,25 @@ def test_rates_differences_and_missing_cells(toy_data: Path, tmp_path: Path) -> 
     assert report.headline(found) == "6 of 9 cells are done. Better than policy: flare; 0 not distinguishable."
 
 
+def test_seeds_with_common_noise_are_counted(toy_data: Path, tmp_path: Path) -> None:
+    """Cells of seeds above 0 that were trained by wmzoo 0.1, also if a later one has measured them; without any nothing is said."""
+    what = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}, seeds=(0, 1, 2)))
+    played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1", "2"))
+    told = {"policy": {"versions": {"wmzoo": "0.1.0"}}, "flare": {"versions": {"wmzoo": "0.2.0"}}}
+    for job in what.cells:
+        path = job.folder / "cell.json"
+        if path.exists():
+            write_json(path, read_json(path, "") | told[job.about[0]])
+    found = find(what, {}, {})
+    assert found.alike == (2, 4)
+    assert "2 of 4 cells of seeds above 0 were trained with the noise of seed 0" in report.success(found).note
+    (flare,) = (job for job in what.cells if job.about[0] == "flare" and job.about[2] == "2")
+    write_json(flare.folder / "cell.json", read_json(flare.folder / "cell.json", "") | {"trained_by": "0.1.0"})
+    assert find(what, {}, {}).alike == (3, 4)
+    new = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}, seeds=(0,)))
+    assert report.of_seeds(find(new, {}, {})) == ""
+
+
 def test_a_cell_that_ends_while_results_are_read_waits_for_the_next_report(
     toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,14 @@ class Findings:
         return sum(len(line.jobs) for line in self.lines)
 
     @property
+    def alike(self) -> tuple[int, int]:
+        """Cells of seeds above 0 that were trained with the noise of seed 0, which wmzoo did before 0.2.0; and all such cells."""
+        others = [job for line in self.lines for job in line.done if job.about[2] != "0"]
+        facts = [read_json(job.folder / "cell.json", "a cell") for job in others]
+        by = [fact.get("trained_by") or fact.get("versions", {}).get("wmzoo", "") for fact in facts]
+        return sum(version.startswith("0.1.") for version in by), len(others)
+
+    @property
     def missing(self) -> int:
         return sum(line.missing for line in self.lines)
 

@@ -9,7 +9,7 @@ import base64
 import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def success(found: Findings) -> Table:
         middle = "not run" if line.iqm is None else "{:.2f} [{:.2f}, {:.2f}]".format(*line.iqm)
         rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
     head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
-    return Table("success", head, tuple(rows), NOTES["success"])
+    return Table("success", head, tuple(rows), NOTES["success"] + of_seeds(found))
 
 
 def differences(found: Findings) -> Table:
@@ -94,6 +94,14 @@ def differences(found: Findings) -> Table:
     apart = f", {few} of fewer than three seeds among themselves" if few else ""
     note = f"{NOTES['differences']} for {len(gaps)} comparisons{apart}."
     return Table("differences", head, tuple(rows), note)
+
+
+def of_seeds(found: Findings) -> str:
+    """What training seeds have in common that they should not; "" if nothing."""
+    alike, others = found.alike
+    if not alike:
+        return ""
+    return f"  {alike} of {others} cells of seeds above 0 were trained with the noise of seed 0; weights and windows are their own (LOG)."
 
 
 def costs(found: Findings) -> Table:
@@ -161,6 +169,7 @@ def latents(found: Findings) -> Table:
             "painted / copied, where it moves", "half-way frame nearest of 5", "attention near the hand", "uniform", "n")  # fmt: skip
     note = (
         "R² of the hand's motion, read off the latent by a ridge; 95% intervals over episodes, of this network alone; chance of 5 is .20."
+        f"{of_seeds(found)}"
     )
     return Table("latents", head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
 
@@ -209,7 +218,7 @@ def residuals(found: Findings) -> Table:
             "half of a latent: half-way frame nearest of 5", "noise alone", "n")  # fmt: skip
     note = (
         "Feature error of the future decoded through its latent, by seed, where more than the median window changes; skill over a copy of "
-        "the present, 95% intervals over training seeds and episodes; nearest by seed, chance of 5 is .20."
+        f"the present, 95% intervals over training seeds and episodes; nearest by seed, chance of 5 is .20.{of_seeds(found)}"
     )
     return Table("residuals", head, tuple(row + ("",) * (len(head) - len(row)) for row in rows), note)
 
@@ -617,6 +626,7 @@ def worlds(found: Findings, folder: Path) -> list[Worlds]:
             shown.append(Worlds(setting, folder / name, None, wrong=str(error)))
         else:
             table = foresight(summary, name, setting, waiting.get(setting))
+            table = replace(table, note=table.note + of_seeds(found))
             shown.append(Worlds(setting, folder / name, table, compare.sentences(summary), compare.in_short(summary)))
     return shown
 

@@ -63,6 +63,7 @@ def work(job: Job) -> None:
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
             "machine": platform.machine(),
             "processor": processor(),
+            "trained_by": before.get("trained_by") or before.get("versions", {}).get("wmzoo", __version__),
             "versions": {"wmzoo": __version__, **{name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")}},
         }
         write_json(folder / "cell.json", facts)
