@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from wmzoo import registry, run, tasks
+from wmzoo import registry, rollout, run, tasks
 from wmzoo.collect import FIRST_SEED
 from wmzoo.config import dump, self_contained
 from wmzoo.errors import UserError
@@ -117,6 +118,22 @@ def test_noise_depends_on_the_handle_and_the_step_alone() -> None:
     alone, after = noises([7]), noises([1, 2, 7])
     assert all((a == b).all() for a, b in zip(alone, after, strict=True))
     assert not (alone[0] == alone[1]).all()
+
+
+def test_a_policy_hears_the_words_that_it_was_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the task says it otherwise by now; of a task it was not trained on it hears the task's own."""
+    heard: list[str] = []
+
+    def act(views: list[View], instruction: str, noise: np.ndarray) -> np.ndarray:
+        heard.append(instruction)
+        return np.zeros((4, 3))
+
+    sizes, arm = SimpleNamespace(image=32, horizon=4, action=3, history=1), SimpleNamespace(play=SimpleNamespace(execute=4))
+    policy = SimpleNamespace(act=act, sizes=sizes, arm=arm, instructions={"toy-red": "touch what is red"})
+    monkeypatch.setattr(rollout, "_policy", lambda _: policy)
+    for name in ("toy-red", "toy-blue"):
+        rollout._play_one("run", Handle(name, 0), filmed=False)
+    assert list(dict.fromkeys(heard)) == ["touch what is red", "reach the blue disc"]
 
 
 def test_counts_by_hand() -> None:

@@ -1,8 +1,8 @@
 """How well does a policy play?  Fixed handles, a count for each, an interval on every rate.
 
 A handle is one start state, named by task and seed.  Evaluation handles are seeds 0, 1, ...; tuning handles start at 10,000 and
-serve recipe work alone.  The noise of chunk c of a handle is a function of (handle, c), and each process uses one thread, so a
-handle's outcome does not depend on which other handles are played or by how many processes.
+serve recipe work alone.  The noise of chunk c of a handle is a function of (seed, c), the same in every task, and each process uses one
+thread, so a handle's outcome does not depend on which other handles are played or by how many processes.
 """
 
 import time
@@ -102,7 +102,8 @@ def _play_one(folder: str, handle: Handle, filmed: bool, shift: str = "") -> tup
     task = tasks.held(handle.task, policy.sizes.image, shift)
     shape = (policy.sizes.horizon, policy.sizes.action)
     execute, history = policy.arm.play.execute, policy.sizes.history
-    outcome = play(lambda views, noise: policy.act(views, task.instruction, noise), task, handle, shape, execute, history, film)
+    told = policy.instructions.get(handle.task, task.instruction)  # in the words that it was trained with
+    outcome = play(lambda views, noise: policy.act(views, told, noise), task, handle, shape, execute, history, film)
     return outcome, np.stack(film) if film else None
 
 
