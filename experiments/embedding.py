@@ -37,4 +37,4 @@ def observer(scale: Scale) -> embedding.Config:
             resnet = backbones.Config("resnet18", "none", size=96, frozen=False, group_norm=True)
             return embedding.Config(resnet, text.Config(width=256, depth=4, heads=4), tokens=32, width=512, heads=8)
         case "paper":
-            return embedding.Config(siglip2.VisionConfig("none"), siglip2.TextConfig("none", length=32))
+            return embedding.GrootConfig(siglip2.VisionConfig("none"), siglip2.TextConfig("none", length=32))

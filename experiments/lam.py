@@ -63,4 +63,4 @@ def model(scale: Scale, weights: str = "none") -> lam.Config:
         case "base":
             return lam.Config(encoder, weights=weights, width=384, heads=6, depth=4, painter=6, patch=8, paint="change")
         case "paper":
-            return lam.Config(encoder, quantise.Config("legacy"), weights)
+            return lam.SizedConfig(encoder, quantise.Config("legacy"), weights)

@@ -90,9 +90,7 @@ class Backbone(Encoder):
 
     def normalised(self, image: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n 3 S S"]:
         """As `prepare`, for painted images, which may leave [0, 1]."""
-        if image.shape[-2:] != (self.size, self.size):
-            image = interpolate(image, (self.size, self.size), mode="bilinear", antialias=True)
-        return (image - self.mean) / self.std
+        return (resized(image, self.size) - self.mean) / self.std
 
     def forward(self, image: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n P E"]:
         if not self.frozen:
@@ -103,6 +101,11 @@ class Backbone(Encoder):
     @abstractmethod
     def tokens(self, pixels: Float[Tensor, "n 3 S S"]) -> Float[Tensor, "n P E"]:
         """Patch tokens of normalised images."""
+
+
+def resized(image: Float[Tensor, "n 3 Y X"], size: int) -> Float[Tensor, "n 3 S S"]:
+    """Images of `size` pixels of a side, bilinearly and antialiased; themselves if they are."""
+    return image if image.shape[-2:] == (size, size) else interpolate(image, (size, size), mode="bilinear", antialias=True)
 
 
 def in_range(image: Tensor) -> None:

@@ -14,13 +14,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Sizes
 
 from .attention import from_patches, into_patches
-from .backbones import HALF, Backbone, located, on_meta, one_line, read_weights
+from .backbones import HALF, Backbone, located, on_meta, one_line, read_weights, resized
 from .parts import take
 from .vit_mae import run_export
 
@@ -59,8 +59,7 @@ class Codec(Backbone):
 
     def paint(self, tokens: Float[Tensor, "n P E"], size: int) -> Float[Tensor, "n 3 Y X"]:
         """The image of these tokens, `size` pixels of a side."""
-        image = self.decode(from_patches(tokens, self.patch, self.grid[0]) / self.factor)
-        return image if self.size == size else interpolate(image, (size, size), mode="bilinear", antialias=True)
+        return resized(self.decode(from_patches(tokens, self.patch, self.grid[0]) / self.factor), size)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ The paper does not say how deep the Q-former is nor whether the image encoder is
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from wmzoo.question import Stream
 
 from .attention import MLP, OBSERVATION, Attention
 from .backbones import located, on_meta, one_line, read_weights
-from .state import StateTokens
+from .state import GrootState, StateTokens
 from .text import Layer
 from .vit_mae import run_export
 
@@ -95,7 +95,7 @@ class Observer(nn.Module):
         state_blind: streams that the state may not look at.
     """
 
-    def __init__(self, embedding: Embedding, state: StateTokens, sizes: Sizes, state_blind: frozenset[str]) -> None:
+    def __init__(self, embedding: Embedding, state: StateTokens | GrootState, sizes: Sizes, state_blind: frozenset[str]) -> None:
         super().__init__()
         self.embedding, self.state, self.state_blind = embedding, state, state_blind
         self.project = nn.Linear(embedding.width, sizes.context)
@@ -138,7 +138,31 @@ class Config(Blueprint):
         embedding = Embedding(encoder, text, self.width, self.tokens, sizes.views, self.fusion, self.readers, self.heads)
         if self.weights != "none" and not on_meta():
             warm_start(embedding, located(self.weights))
-        return Observer(embedding, StateTokens(sizes), sizes, frozenset(self.state_blind))
+        return Observer(embedding, self.reads_state(sizes), sizes, frozenset(self.state_blind))
+
+    def started(self, part: nn.Module) -> nn.Module:
+        return cast("Observer", part).embedding
+
+    def reads_state(self, sizes: Sizes) -> StateTokens | GrootState:
+        """What reads the robot's own state."""
+        return StateTokens(sizes)
+
+
+@dataclass(frozen=True)
+class GrootConfig(Config):
+    """The same with GR00T's state encoder: FLARE at paper scale.
+
+    Attributes:
+        hidden: between the two layers of the state encoder.
+        action, state: as in groot.ObserverConfig.
+    """
+
+    action: ClassVar[int] = 32
+    state: ClassVar[int] = 64
+    hidden: int = 1024
+
+    def reads_state(self, sizes: Sizes) -> GrootState:
+        return GrootState(sizes, self.hidden)
 
 
 def warm_start(embedding: Embedding, run: Path) -> None:

@@ -26,7 +26,7 @@ from wmzoo.question import Hidden, Stream
 from .attention import OBSERVATION, attend, cross_mask, self_mask, silence, sinusoid
 from .dit import apart, check_taps, cut, resolve_clock
 from .embodiment import CategoryLinear, CategoryMLP
-from .state import check_frames
+from .state import known_or_null
 
 PLACES = 1024  # rows of GR00T's table of action positions
 PARTS = {  # top name in the reference: our part, and what its names start with there
@@ -311,13 +311,7 @@ class GrootObserver(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Stream]:
         seen = self.project(encoded(batch, self.encoder, "now"))
         tokens = torch.cat([seen, self.project_text(self.text(batch.text))], dim=1)
-        return {OBSERVATION: Stream(self.fuse(tokens)), "state": Stream(self._state(batch))}
-
-    def _state(self, batch: Batch) -> Float[Tensor, "B T D"]:
-        check_frames(batch, len(self.null_state))
-        known = batch.has_state[:, None, None]
-        tokens = self.state(torch.where(known, batch.state, 0.0), batch.embodiment)
-        return torch.where(known, tokens, self.null_state)
+        return {OBSERVATION: Stream(self.fuse(tokens)), "state": Stream(known_or_null(self.state, self.null_state, batch))}
 
 
 def parts_of(head: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

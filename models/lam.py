@@ -11,10 +11,10 @@ class token is not read (at paper scale 401 places in the M-Former, where it has
 the first), images are in [0, 1] everywhere (it changes their normalisation between stages).  models/moto.py differs in the order of
 the patches alone, and takes the published weights.  Below paper scale the painter paints the change of the frame and starts as a
 copy of it.
-Frames are those of one camera.
+Frames are those of one camera; at paper scale they are read and painted at 224 pixels, Moto's size, whatever they were recorded at.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import torch
@@ -28,7 +28,7 @@ from wmzoo.interfaces import Blueprint, Encoder, LatentActions, Quantised, Sizes
 
 from . import quantise
 from .attention import VitBlock, from_patches, into_patches
-from .backbones import Backbone, in_range, on_meta
+from .backbones import Backbone, in_range, on_meta, resized
 from .parts import take
 from .perceptual import Lpips, feature_distance, lpips_or
 
@@ -84,14 +84,14 @@ class Painter(nn.Module):
     """The first frame and the motion to the second frame.
 
     Args:
-        patch, size: pixels of a side.
+        patch, size: pixels of a side, of a patch and of a painted frame.
         width, depth, heads: of the blocks; `motion` is how many numbers the motion has.
         paint: "frame" paints all pixels anew; "change" paints what is added to the first frame, nothing at first.
     """
 
     def __init__(self, patch: int, size: int, width: int, depth: int, heads: int, motion: int, paint: Paint) -> None:
         super().__init__()
-        self.patch, self.paint, self.rows = patch, paint, size // patch
+        self.patch, self.paint, self.size, self.rows = patch, paint, size, size // patch
         self.embed = nn.Linear(3 * patch * patch, width)
         self.spread = nn.Linear(motion, width)
         self.place = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
@@ -163,23 +163,26 @@ class LatentActionModel(LatentActions):
         with torch.autocast(latent.device.type if not latent.is_meta else "cpu", enabled=False):
             return self.bottleneck(latent, valid)
 
-    def decode(self, batch: Batch, value: Float[Tensor, "B K Z"]) -> Float[Tensor, "B 3 Y X"]:
-        return self.painter(batch.image[:, -1, self.view], self.up(value).flatten(1))
+    def seen(self, frame: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n 3 S S"]:
+        return resized(frame, self.painter.size)
+
+    def decode(self, batch: Batch, value: Float[Tensor, "B K Z"]) -> Float[Tensor, "B 3 S S"]:
+        return self.painter(self.seen(batch.image[:, -1, self.view]), self.up(value).flatten(1))
 
     def attention(self, batch: Batch, gap: int) -> Float[Tensor, "B K P"]:
         return self.former.attention(*self.frames(batch, gap)).float()
 
-    def distance(self, batch: Batch, gap: int, painted: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B"]:
+    def distance(self, batch: Batch, gap: int, painted: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B"]:
         match self.perceptual:
             case Lpips() as lpips:
                 column = batch.column(gap)
                 there = batch.has_future[:, column, None, None, None]
-                return lpips(painted, torch.where(there, batch.future[:, column, self.view], painted.detach()))
+                return lpips(painted, torch.where(there, self.seen(batch.future[:, column, self.view]), painted.detach()))
             case "features":
                 encoder = cast("Backbone", self.encoder)
-                seen = encoder.tokens(encoder.normalised(painted))  # its forward would stop the gradient
+                made = encoder.tokens(encoder.normalised(painted))  # its forward would stop the gradient
                 wanted = frame_tokens(batch, encoder, self.view, batch.column(gap))
-                return feature_distance(seen.float(), wanted.float())
+                return feature_distance(made.float(), wanted.float())
             case _:
                 return painted.new_zeros(len(painted))
 
@@ -237,3 +240,17 @@ class Config(Blueprint):
             raise UserError(f"images of {sizes.image} pixels do not divide into painted patches of {self.patch}")
         if not 0 <= self.view < sizes.views:
             raise UserError(f"there is no camera {self.view}: the data has {sizes.views}")
+
+
+@dataclass(frozen=True)
+class SizedConfig(Config):
+    """A latent action model with an image size of its own, so that it starts from a run on frames of another size.
+
+    Attributes:
+        size: pixels of a side that frames are painted with; Moto's are as large as its encoder's.
+    """
+
+    size: int = 224
+
+    def build(self, sizes: Sizes) -> LatentActionModel:
+        return super().build(replace(sizes, image=self.size))

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_shuffle
+from torch.nn.functional import pixel_shuffle
 
 from wmzoo.errors import UserError
 from wmzoo.interfaces import Blueprint, Encoder, Freezable, Sizes
 
-from .backbones import on_meta
+from .backbones import on_meta, resized
 from .conv import Residual
 from .parts import require_frozen, take
 
@@ -40,9 +40,7 @@ class Pixels(Freezable):
     def forward(self, tokens: Float[Tensor, "n P E"]) -> Float[Tensor, "n 3 Y X"]:
         """An image in [0, 1] up to errors."""
         maps = tokens.transpose(1, 2).unflatten(2, self.grid)
-        image = 0.5 + pixel_shuffle(self.body(maps).float(), self.rest)
-        wanted = (self.size, self.size)
-        return image if image.shape[-2:] == wanted else interpolate(image, wanted, mode="bilinear", antialias=True)
+        return resized(0.5 + pixel_shuffle(self.body(maps).float(), self.rest), self.size)
 
 
 @dataclass(frozen=True)

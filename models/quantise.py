@@ -6,10 +6,14 @@ Mentzer et al. 2023, Finite Scalar Quantization, arXiv:2309.15505; Gao et al. 20
     penalty = a mean (z - sg[e])^2 + b mean (sg[z] - e)^2           commitment
     value   = z + sg[e - z]                                         straight_through
     value   = z + |z - e| r / |r|, r ~ N(0, I)        (NSVQ)        substitute_noise
+    unused codes are replaced after steps 10, 20 ... 100, 200 ... 1000, 1500 ... 4500, then never (LAPA)     period
     penalty = mean (m^2 + s^2 - 1 - ln s^2) / 2       (AdaWorld)    gaussian_kl
 Vq is the modern form, by vector-quantize-pytorch: codes follow their latents by EMA (so b = 0), a = 0.25, dead codes are drawn
 anew from the batch.  Legacy is Moto's code: a = 1 and b = 0.25, the reverse of the paper, learnt codes, no revival.
 Fsq is the library's.  Nothing here looks at a window that is not valid.
+We differ in NSVQ: a code is replaced if it was chosen in less than a tenth of the passes since the last time, as NSVQ's authors have it
+(LAPA's code divides these passes by the windows of a batch), and by a used one plus a hundredth of their spread (LAPA's code: 1e-12,
+a copy that no latent is ever nearer to).
 """
 
 from abc import ABC, abstractmethod
@@ -27,6 +31,7 @@ from wmzoo.interfaces import Quantised
 from wmzoo.shapes import checked
 
 Kind = Literal["vq", "legacy", "nsvq", "fsq", "gaussian", "sphere"]
+RARELY = 0.1  # share of the passes below which a code is replaced (`discarding_threshold` of LAPA's code)
 LEVELS = {128: (8, 4, 4), 64: (8, 8), 16: (4, 4), 8: (8,)}  # of Fsq, whose product is the number of codes
 
 
@@ -54,6 +59,12 @@ def straight_through(latent: Float[Tensor, "B K Z"], code: Float[Tensor, "B K Z"
 def substitute_noise(latent: Float[Tensor, "B K Z"], code: Float[Tensor, "B K Z"], noise: Float[Tensor, "B K Z"]) -> Float[Tensor, "B K Z"]:
     """The latent and an error as long as the code's, in the direction of the noise: a gradient reaches latent and code."""
     return latent + (latent - code).norm(dim=-1, keepdim=True) * normalize(noise, dim=-1)
+
+
+def period(step: int) -> int:
+    """How many passes LAPA's code looks back over when it replaces unused codes after this step, counted from 0; 0 where it does not."""
+    every = 10 if step <= 100 else 100 if step <= 1000 else 500
+    return every if 0 < step < 5000 and step % every == 0 else 0
 
 
 @checked
@@ -116,14 +127,15 @@ class Legacy(Bottleneck):
 
 
 class Nsvq(Bottleneck):
-    """Codes that are learnt through substituted noise; those that nobody used are drawn anew from the used ones.
+    """Codes that are learnt through substituted noise; those that hardly anybody used are drawn anew from the used ones.
 
-    A code that no latent chose in `patience` training passes is replaced; the noise of a pass is torch's.
+    LAPA's schedule (`period`) says when; hardly used is what was chosen in fewer than a tenth of the training passes since the last time.
+    The noise of a pass is torch's.
     """
 
-    def __init__(self, codes: int, width: int, patience: int = 50) -> None:
+    def __init__(self, codes: int, width: int) -> None:
         super().__init__()
-        self.codes, self.patience = codes, patience
+        self.codes = codes
         self.book = nn.Parameter(torch.randn(codes, width))
         self.register_buffer("used", torch.zeros(codes))
         self.register_buffer("passes", torch.zeros((), dtype=torch.long))
@@ -141,15 +153,15 @@ class Nsvq(Bottleneck):
     @torch.no_grad()
     def _revive(self, number: Int[Tensor, "b K"]) -> None:
         used, passes = cast("Tensor", self.used), cast("Tensor", self.passes)
-        used += torch.bincount(number.flatten(), minlength=self.codes)
-        passes += 1
-        if passes % self.patience == 0:
-            dead = used == 0
+        used += torch.bincount(number.flatten(), minlength=self.codes) > 0
+        if since := period(int(passes)):
+            dead = used < RARELY * since
             if dead.any() and not dead.all():
                 alive = self.book[~dead]
                 chosen = alive[torch.randint(len(alive), (int(dead.sum()),), device=alive.device)]
                 self.book[dead] = chosen + 0.01 * alive.std() * torch.randn_like(chosen)
             used.zero_()
+        passes += 1
 
 
 class Fsq(Bottleneck):

@@ -16,6 +16,17 @@ def check_frames(batch: Batch, frames: int) -> None:
         raise ValueError(f"the states of {frames} frames are read here, not of {batch.state.shape[1]}; ask for that history")
 
 
+def known_or_null(project: CategoryMLP, null: Float[Tensor, "T D"], batch: Batch) -> Float[Tensor, "B T D"]:
+    """The states through layers of the window's own embodiment; the null tokens where they are unknown, whatever stands there.
+
+    Raises:
+        ValueError: there are states of more or fewer frames than there are null tokens.
+    """
+    check_frames(batch, len(null))
+    known = batch.has_state[:, None, None]
+    return torch.where(known, project(torch.where(known, batch.state, 0.0), batch.embodiment), null)
+
+
 class StateTokens(nn.Module):
     """Proprioception of every frame as one token each, through layers of the window's own embodiment."""
 
@@ -33,7 +44,20 @@ class StateTokens(nn.Module):
         Raises:
             ValueError: there are states of more or fewer frames than this network has places for.
         """
-        check_frames(batch, len(self.place))
-        known = batch.has_state[:, None, None]
-        tokens = self.project(torch.where(known, batch.state, 0.0), batch.embodiment)
-        return torch.where(known, tokens, self.null) + self.place
+        return known_or_null(self.project, self.null, batch) + self.place
+
+
+class GrootState(nn.Module):
+    """GR00T's state encoder (models/groot.py): as published but for the null token, without a place.
+
+    Args:
+        hidden: numbers between its two layers; 1024 in the reference.
+    """
+
+    def __init__(self, sizes: Sizes, hidden: int) -> None:
+        super().__init__()
+        self.project = CategoryMLP(sizes.embodiments, sizes.state, hidden, sizes.width)
+        self.null = nn.Parameter(0.02 * torch.randn(sizes.history, sizes.width))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T D"]:
+        return known_or_null(self.project, self.null, batch)

@@ -27,7 +27,7 @@ from wmzoo.shapes import checked
 
 
 @checked
-def pixel_loss(painted: Float[Tensor, "B 3 Y X"], frame: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B"]:
+def pixel_loss(painted: Float[Tensor, "B 3 S S"], frame: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B"]:
     """Squared error averaged over the pixels of each window; images in [0, 1]."""
     return (painted - frame).square().mean(dim=(1, 2, 3))
 
@@ -57,10 +57,10 @@ class Painting:
     """
 
     def __init__(self, lam: LatentActions, batch: Batch, gap: int, latent: Float[Tensor, "B K Z"], gradient: bool) -> None:
-        self.lam, self.batch, self.gap, self.now = lam, batch, gap, batch.image[:, -1, lam.view]
+        self.lam, self.batch, self.gap, self.now = lam, batch, gap, lam.seen(batch.image[:, -1, lam.view])
         column = batch.column(gap)
         self.valid = batch.has_future[:, column]
-        self.frame = torch.where(self.valid[:, None, None, None], batch.future[:, column, lam.view], self.now)
+        self.frame = torch.where(self.valid[:, None, None, None], lam.seen(batch.future[:, column, lam.view]), self.now)
         self.quantised: Quantised = lam.quantise(latent, self.valid)
         self.painted = lam.decode(batch, self.quantised.value)
         self.gradient = gradient

@@ -8,6 +8,7 @@ We differ: both papers say the codes one after the other with a language model; 
 condition on frame and instruction; here the observer also shows the robot's state to the trunk, in the windows where it was
 recorded (a learned null state in video), as it does when the policy is trained.  A fresh head is zero, so the first loss is the
 logarithm of the number of codes.
+Not built: LAPA's own latent action model at its paper size (LAQ, 343,796,080 parameters), of which models/quantise.py has NSVQ; Moto-GPT.
 """
 
 from dataclasses import dataclass

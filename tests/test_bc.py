@@ -1,12 +1,15 @@
 """Cloning and BC-RLA: numbers by hand, who teaches which head, what is gone when it plays, controls."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from helpers import learns, made, scores
+from torch import nn
 
 from wmzoo import registry
 from wmzoo.batch import Batch
@@ -17,7 +20,7 @@ from wmzoo.episodes import Episode, Recorded
 from wmzoo.errors import UserError
 from wmzoo.experiments.few_actions import EPISODES, study
 from wmzoo.interfaces import Sizes
-from wmzoo.models.state import StateTokens
+from wmzoo.models.state import GrootState, StateTokens
 from wmzoo.objectives.ahead import ResidualTarget
 from wmzoo.objectives.bc import Config, clone_loss
 from wmzoo.objectives.bc_rla import BcRla, latent_errors
@@ -168,9 +171,10 @@ def test_few_actions_asks_for_no_more_episodes_than_there_are(scale: Scale) -> N
     assert len(recorded.episodes) - len(recorded.validation) == EPISODES
 
 
-def test_states_of_another_history_are_refused(batch: Batch, sizes: Sizes) -> None:
+@pytest.mark.parametrize("make", [StateTokens, partial(GrootState, hidden=12)])
+def test_states_of_another_history_are_refused(make: Callable[[Sizes], nn.Module], batch: Batch, sizes: Sizes) -> None:
     """One state is not two tokens for a network of two frames."""
-    tokens = StateTokens(replace(sizes, history=2))
+    tokens = make(replace(sizes, history=2))
     with pytest.raises(ValueError, match="the states of 2 frames are read here, not of 1"):
         tokens(batch)
     assert tokens(replace(batch, state=batch.state.repeat(1, 2, 1))).shape == (6, 2, 32)

@@ -1,17 +1,27 @@
 """What is found out before anything is trained: stages of another size, impossible rows of studies; and what an export asks for."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from wmzoo import config, registry, study
 from wmzoo.cli import parse_train
 from wmzoo.config import Experiment, check, differences, self_contained, with_fields
 from wmzoo.errors import UserError
+from wmzoo.models import lam
 
 LAM = "objectives.lara.config.lam"
 THERE = "stages.lam.objectives.lam.config.lam"
+
+
+STAGED = [
+    pytest.param(name, scale, marks=[pytest.mark.slow] * (scale != "tiny"))
+    for scale in ("tiny", "small", "base", "paper")
+    for name in sorted(registry.members("arms"))
+    if registry.arm(name, scale).stages
+]
 
 
 def asked(words: str) -> Experiment:
@@ -37,6 +47,48 @@ def test_a_part_of_another_size_than_its_stage_is_one_line(words: str, option: s
     check(asked(f"{words} {option}"))
 
 
+@pytest.mark.parametrize(("name", "scale"), STAGED)
+def test_every_arm_fits_its_stages(name: str, scale: config.Scale) -> None:
+    """By configuration alone: nothing is trained, nothing is allocated."""
+    check(registry.arm(name, scale))
+
+
+def test_the_latent_action_model_is_moto_sized_whatever_the_frames() -> None:
+    """The policy's frames have 256 pixels at paper scale, those of `lam` 224: both hold the model of 196 painted patches.
+
+    A stage of another size is refused, with the option that mends it; so is one whose model takes its size from the frames.
+    """
+    arm, alone = registry.arm("lara", "paper"), registry.arm("lam", "paper")
+    assert (arm.data.size, alone.data.size) == (256, 224)
+    with torch.device("meta"):
+        ours, theirs = (
+            {name: x.shape for name, x in cast("Any", term.config).lam.build(config._any_sizes(owner)).state_dict().items()}
+            for owner, term in ((arm, arm.objectives["lara"]), (alone, alone.objectives["lam"]))
+        )
+    assert ours == theirs
+    assert ours["painter.place"] == (196, 768)
+    with pytest.raises(UserError, match=rf"size is 224 here, 256 there; add --{THERE}\.size 224$"):
+        check(with_fields(arm, {f"{THERE}.size": 256}))
+    unsized = {f.name: getattr(lam_of(arm), f.name) for f in fields(lam_of(arm)) if f.name != "size"}
+    with pytest.raises(
+        UserError, match=r"config\.lam cannot start from stages\.lam, which has no part of its class, .*models\.lam\.Config$"
+    ):
+        check(with_fields(arm, {LAM: lam.Config(**unsized)}))
+
+
+def test_a_stage_is_built_in_its_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a stage kept frames of its own, a model as large as the frames would not fit: said before training, with the tensor."""
+    arm = registry.arm("lara", "tiny")
+    monkeypatch.setattr(config, "for_stage", lambda stage, arm: stage)
+    check(arm)
+    with pytest.raises(UserError, match=r"painter\.place is \(16, 32\) here, \(36, 32\) there; its data or its trunk is of another size$"):
+        check(with_fields(arm, {"stages.lam.data.size": 48}))
+
+
+def lam_of(arm: Experiment) -> lam.Config:
+    return cast("Any", arm.objectives["lara"].config).lam
+
+
 def test_a_stage_of_a_stage_is_looked_at_too() -> None:
     """The latent action model fits its stage, which reads another encoder than its own stage trains."""
     with pytest.raises(UserError, match=r"config\.lam\.encoder cannot start from stages\.vit_mae.* add --stages\.vit-mae\..*\.depth 3$"):
@@ -52,7 +104,7 @@ def test_a_part_of_another_class_is_one_line() -> None:
 
 @pytest.mark.parametrize("words", [
     f"lara --{LAM}.perceptual none", f"lara --{LAM}.encoder.no-frozen --{LAM}.perceptual none", "lara --objectives.lara.config.tap -3",
-    "flare --observer.state-blind action", "lara_posttrain --optim.steps 3",
+    "flare --observer.state-blind action", "lara_posttrain --optim.steps 3", "flare --shape.width 32",
 ])  # fmt: skip
 def test_what_is_no_size_may_differ(words: str) -> None:
     check(asked(words))

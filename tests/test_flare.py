@@ -391,6 +391,28 @@ def test_embedding_reads_all_cameras_and_the_instruction(batch: Batch, sizes: Si
     assert not torch.allclose(embedding(replace(double, text=double.text.flip(0)), "now"), tokens)
 
 
+def test_the_state_at_paper_scale_is_groots(batch: Batch, sizes: Sizes) -> None:
+    """Two layers around ReLU and no place: the same state in two frames is one token; an unknown one, NaN included, is a null token."""
+    from wmzoo.models.embedding import GrootConfig
+
+    arm = small()
+    assert type(registry.arm("flare", "paper").observer) is GrootConfig
+    torch.manual_seed(0)
+    config = GrootConfig(cast("Any", arm.observer).encoder, cast("Any", arm.observer).text, tokens=4, width=32, heads=2, hidden=12)
+    observer = cast("Observer", config.build(replace(sizes, history=2)))
+    numbers = torch.randn(6, 1, 2).repeat(1, 2, 1)
+    numbers[4:] = float("nan")
+    known = torch.arange(6) < 4
+    tokens = observer.state(replace(batch, state=numbers, has_state=known))
+    project = cast("Any", observer.state).project
+    assert project.first.weight.shape == (sizes.embodiments, 2, 12)
+    assert torch.equal(tokens[:4, 0], tokens[:4, 1])
+    first, second = project.first, project.second
+    wanted = (numbers[0, 0] @ first.weight[0] + first.bias[0]).relu() @ second.weight[0] + second.bias[0]
+    torch.testing.assert_close(tokens[0, 0], wanted)
+    assert torch.equal(tokens[4], cast("Any", observer.state).null)
+
+
 def test_repa_has_flares_base(batch: Batch, sizes: Sizes) -> None:
     """Q1: 1 + the printed loss, at block round(8/28 L), into no block after it, and no stream of its own."""
     arm = self_contained(registry.arm("repa", "tiny"))
@@ -494,11 +516,18 @@ def test_ablation_fields_are_options(name: str, tmp_path: Path, sizes: Sizes) ->
 
 
 def test_paper_scale_counts() -> None:
-    """Section 4 of the sheets: eight blocks of GR00T 279,718,912, 32 future tokens 49,152; what is frozen is there once."""
+    """Section 4 of the sheets: eight blocks of GR00T 279,718,912, 32 future tokens 49,152; what is frozen is there once.
+
+    GR00T's projector is 9,855,008 for each of our two embodiments (the state encoder 1,640,960 of it, without a place), beside one table
+    of places for actions and the null state.
+    """
     arm = registry.arm("flare", "paper")
     counts = count(arm)["parameters"]
     assert counts["trunk"] == 279_718_912
     assert counts["objectives.flare tables"] == 49_152
+    assert counts["observer.state"] == 2 * 1_640_960 + 1536
+    projector = sum(counts[part] for part in ("observer.state", "objectives.flow.encode", "objectives.flow.decode"))
+    assert projector == 2 * 9_855_008 + 1_572_864 + 1536
     with torch.device("meta"):
         embedding = cast("Any", arm.observer).build(Sizes(1536, 8, 2048, 1024, 16, 4, 4, 256, 1, 1, 2)).embedding
     frozen = sum(p.numel() for p in (*embedding.encoder.parameters(), *embedding.text.parameters()))

@@ -266,6 +266,9 @@ class Ruler:
     def quantise(self, latent: Tensor, valid: Tensor) -> Any:
         return SimpleNamespace(value=latent)
 
+    def seen(self, frame: Tensor) -> Tensor:
+        return frame
+
     def decode(self, batch: Batch, value: Tensor) -> Tensor:
         ahead = (self.stretch * value[:, 0, 0]).round().int().tolist()
         frames = [row.episode.frames[row.now + step][0] for row, step in zip(self.rows, ahead, strict=True)]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from importlib import import_module
 from math import inf, isfinite
 from pathlib import Path
@@ -22,6 +23,7 @@ from .errors import UserError, unknown
 from .interfaces import Blueprint, Denoiser, Dreamer, Objective, Sizes, Trunk
 
 Scale = Literal["tiny", "small", "base", "paper"]
+Shapes = dict[str, torch.Size]  # of tensors, by name
 
 
 @dataclass(frozen=True)
@@ -256,57 +258,88 @@ def check_dreams(arm: Experiment) -> None:
 def check_starts(arm: Experiment) -> None:
     """Does every part fit the stage that it starts from?  Found out before that stage is trained.
 
-    A part is compared with the one of its class in the stage, an objective that is taken whole (`term`) with that objective; what
-    changes no tensor (`frozen`, `state_blind`) may differ.
+    A part is compared with the one of its class in the stage, an objective that is taken whole (`term`) with that objective, each
+    in the sizes that it is trained with; what changes no tensor that is taken (`frozen`, `state_blind`) may differ.
 
     Raises:
         UserError: a tensor has another shape there, with the options that would make it the same.
     """
-    for owner, user in (("", arm), *((f"stages.{name}", stage) for name, stage in arm.stages.items())):
+    stages = {name: for_stage(stage, arm) for name, stage in arm.stages.items()}
+    for owner, user in (("", arm), *((f"stages.{name}", stage) for name, stage in stages.items())):
         for place, part in parts(replace(user, stages={}), owner):
             kind, _, name = str(getattr(part, "weights", "")).partition(":")
             if kind == "stage" and not isinstance(part, Experiment):
                 whole = getattr(part, "term", part)
-                twins = [twin for twin in parts(replace(arm.stages[name], stages={}), f"stages.{name}") if type(twin[1]) is type(whole)]
+                twins = [twin for twin in parts(replace(stages[name], stages={}), f"stages.{name}") if type(twin[1]) is type(whole)]
                 inside = place if whole is part else f"{place}.term"
-                _same_shapes(inside, whole, twins, lambda part, user=user: _shapes(part.build(_any_sizes(user))))
+                if not twins:
+                    raise UserError(f"{inside} cannot start from stages.{name}, which has no part of its class, {_class(whole)}")
+                here, there = (partial(_taken, sizes=_any_sizes(trained)) for trained in (user, stages[name]))
+                _same_shapes(inside, whole, twins, here, there)
     kind, _, name = arm.start.partition(":")
     if kind == "stage":
         bare, stage = (replace(e, objectives={}, data=arm.data, stages={}) for e in (arm, arm.stages[name]))
         same = {f.name: getattr(bare, f.name) for f in fields(bare) if f.name not in ("shape", "trunk", "observer")}
-        _same_shapes("", bare, [(f"stages.{name}", replace(stage, **same))], lambda bare: _shapes(build(bare, _any_sizes(bare))))
+        _same_shapes("", bare, [(f"stages.{name}", replace(stage, **same))], _whole, _whole)
 
 
-def _same_shapes(place: str, part: Any, twins: list[tuple[str, Any]], shapes: Callable[[Any], dict[str, torch.Size]]) -> None:
-    """Raise unless one of the twins has the shapes of `part`, and its heads: these change no tensor, and what is computed from it."""
+def _whole(arm: Experiment) -> Shapes:
+    """The shapes of all of an arm."""
+    return _shapes(build(arm, _any_sizes(arm)))
 
-    def other(field_: str, value: Any) -> bool:
+
+def _taken(part: Any, sizes: Sizes) -> Shapes:
+    """The shapes of what a part, for data and a trunk of these sizes, starts from its stage."""
+    return _shapes(part.started(part.build(sizes)))
+
+
+def _same_shapes(
+    place: str, part: Any, twins: list[tuple[str, Any]], here: Callable[[Any], Shapes], there: Callable[[Any], Shapes]
+) -> None:
+    """Raise unless one of the twins has the shapes of `part`, and its heads: these change no tensor, and what is computed from it.
+
+    Args:
+        twins: and where they are.
+        here, there: the shapes of the part, and of a twin.
+    """
+
+    def matters(field_: str, value: Any) -> bool:
         try:
-            return _is_heads(field_) or shapes(with_fields(part, {field_: value})) != shapes(part)
+            return _is_heads(field_) or here(with_fields(part, {field_: value})) != ours
         except UserError:  # not possible alone: a width without the heads that divide it
             return True
 
     wrong: list[tuple[str, str, Any, Any]] = []
+    where, ours, theirs = "", {}, {}
     with torch.device("meta"):
+        ours = here(part)
         for where, twin in twins:
-            apart = list(differences(part, twin))
-            if not apart or (shapes(twin) == shapes(part) and not any(_is_heads(field_) for field_, _, _ in apart)):
+            apart, theirs = list(differences(part, twin)), there(twin)
+            if theirs == ours and not any(_is_heads(field_) for field_, _, _ in apart):
                 return
-            wrong = [(where, field_, ours, theirs) for field_, ours, theirs in apart if other(field_, theirs)]
+            wrong = [(where, field_, mine, its) for field_, mine, its in apart if matters(field_, its)]
     if wrong:
-        where, field_, ours, theirs = wrong[0]
-        told = f"{field_} is {'another class' if is_dataclass(ours) else f'{ours} here, {theirs} there'}"
+        where, field_, mine, its = wrong[0]
+        told = f"{field_} is {'another class' if is_dataclass(mine) else f'{mine} here, {its} there'}"
         options = [f"--{at}.{name} {_words(value)}".replace("_", "-") for at, name, value, _ in wrong if not is_dataclass(value)]
         todo = f"add {' '.join(options)}" if options else f"give {where}.{field_} the class of {f'{place}.{field_}'.strip('.')}"
-        raise UserError(f"{place or 'this arm'} cannot start from {where}, which has another size: {told}; {todo}")
+    else:
+        name = next(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+        mine, its = (tuple(shapes[name]) if name in shapes else "absent" for shapes in (ours, theirs))
+        told, todo = f"its {name} is {mine} here, {its} there", "its data or its trunk is of another size"
+    raise UserError(f"{place or 'this arm'} cannot start from {where}, which has another size: {told}; {todo}")
 
 
 def _is_heads(field_: str) -> bool:
     return field_.rpartition(".")[2] == "heads"
 
 
-def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+def _shapes(network: nn.Module) -> Shapes:
     return {name: value.shape for name, value in network.state_dict().items()}
+
+
+def _class(part: Any) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _words(value: Any) -> str:
@@ -377,8 +410,7 @@ def build_for(arm: Experiment, windows: Windows) -> Hybrid:
 def to_plain(value: Any) -> Any:
     """A tree of dataclasses as dicts, lists and numbers; each dataclass carries its class under "is"."""
     if is_dataclass(value) and not isinstance(value, type):
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        return {"is": kind, **{f.name: to_plain(getattr(value, f.name)) for f in fields(value)}}
+        return {"is": _class(value), **{f.name: to_plain(getattr(value, f.name)) for f in fields(value)}}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -48,6 +48,10 @@ class Blueprint(ABC):
     def build(self, sizes: Sizes) -> nn.Module:
         """The part, with fresh weights, for data and a trunk of these sizes."""
 
+    def started(self, part: nn.Module) -> nn.Module:
+        """What of the part that was built starts from the blueprint's `weights`, if it has any."""
+        return part
+
 
 class Objective(nn.Module, ABC):
     """One idea of a paper: what it adds to the sequence, and how it marks the result.
@@ -166,11 +170,15 @@ class LatentActions(Freezable, ABC):
         """The latent through its bottleneck; windows that are not valid teach it nothing."""
 
     @abstractmethod
-    def decode(self, batch: Batch, value: Float[Tensor, "B K Z"]) -> Float[Tensor, "B 3 Y X"]:
+    def seen(self, frame: Float[Tensor, "n 3 Y X"]) -> Float[Tensor, "n 3 S S"]:
+        """A recorded frame in the size in which frames are painted."""
+
+    @abstractmethod
+    def decode(self, batch: Batch, value: Float[Tensor, "B K Z"]) -> Float[Tensor, "B 3 S S"]:
         """The second frame, in [0, 1] up to errors, from the present frame and the latent."""
 
     @abstractmethod
-    def distance(self, batch: Batch, gap: int, painted: Float[Tensor, "B 3 Y X"]) -> Float[Tensor, "B"]:
+    def distance(self, batch: Batch, gap: int, painted: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B"]:
         """How different a painted second frame looks (perceptual); meaningless where there is none."""
 
     @abstractmethod

@@ -70,6 +70,10 @@ class Subject:
         now = frame_tokens(batch, self.encoder, self.lam.view)
         return frame_tokens(batch, self.encoder, self.lam.view, batch.column(self.gap)) - now
 
+    def later(self, batch: Batch, gap: int) -> Float[Tensor, "B 3 S S"]:
+        """The frame that lies so far ahead, in the size in which frames are painted."""
+        return self.lam.seen(batch.future[:, batch.column(gap), self.lam.view])
+
     def quantised(self, batch: Batch) -> tuple[Tensor, Any]:
         """The latent before and after its bottleneck."""
         latent = self.lam.encode(batch, self.gap)
@@ -97,7 +101,7 @@ class Subject:
         """Errors of the painted and of the present frame, codes, and attention near the hand and what is uniform, of each window."""
 
         def painted(batch: Batch, part: slice) -> dict[str, Tensor]:
-            now, future = batch.image[:, -1, self.lam.view], batch.future[:, batch.column(self.gap), self.lam.view]
+            now, future = self.lam.seen(batch.image[:, -1, self.lam.view]), self.later(batch, self.gap)
             quantised, weight = self.quantised(batch)[1], self.lam.attention(batch, self.gap)
             near = torch.from_numpy(self.near(hand[part]))
             return {
@@ -124,8 +128,9 @@ class Subject:
         model.windows.needs = Needs(futures=tuple(steps[1:]))
 
         def ranked(batch: Batch, _: slice) -> dict[str, Tensor]:
-            later = (batch.future[:, batch.column(step), self.lam.view] for step in steps[1:])
-            frames = torch.stack([batch.image[:, -1, self.lam.view], *later], dim=1)
+            frames = torch.stack(
+                [self.lam.seen(batch.image[:, -1, self.lam.view]), *(self.later(batch, step) for step in steps[1:])], dim=1
+            )
             half = (self.lam.encode(batch, 0) + self.lam.encode(batch, self.gap)) / 2
             quantised = self.lam.quantise(half, batch.has_future.all(dim=1)).value
             values = {"latent": half, "quantised latent": quantised} if self.lam.codes else {"latent": quantised}
@@ -338,9 +343,9 @@ def pictures(model: Subject, rows: list[Window], moving: np.ndarray, hand: np.nd
     each = max(2, 8 // len(shown))
     groups = [mine if (mine := np.flatnonzero((task == t) & moving)).size else np.flatnonzero(task == t) for t in shown]
     clips = np.concatenate([mine[np.linspace(0, len(mine) - 1, each + 2).astype(int)[1:-1]] for mine in groups])
-    batch, view = model.gather([rows[i] for i in clips]), model.lam.view
+    batch = model.gather([rows[i] for i in clips])
     value = model.quantised(batch)[1].value
-    now, future = (_pixels(frames) for frames in (batch.image[:, -1, view], batch.future[:, batch.column(model.gap), view]))
+    now, future = _pixels(model.lam.seen(batch.image[:, -1, model.lam.view])), _pixels(model.later(batch, model.gap))
     painted, weight = _pixels(model.lam.decode(batch, value)), model.lam.attention(batch, model.gap).numpy()
     names = [model.windows.names[task[i]] for i in clips]
 
