@@ -64,9 +64,9 @@ def test_a_claim_names_what_its_study_has(claim: Claim) -> None:
 def test_a_ranking_is_tested_pair_by_pair() -> None:
     """Ours over two others, and these in their order; each pair is looked for in its own cells."""
     claim = Claim(5, "x", "ranks", "", "s", "a", ("b", "d"), also=(("b", "c"), ("c", "d")))
-    assert claim.pairs == {"b": ("a", "b"), "d": ("a", "d"), "b over c": ("b", "c"), "c over d": ("c", "d")}
+    assert claim.pairs == {"a over b": ("a", "b"), "a over d": ("a", "d"), "b over c": ("b", "c"), "c over d": ("c", "d")}
     assert claim.rows == {*"abcd"}
-    assert Claim(18, "x", "orders", "", "s", "a").pairs == {"": ("a", "")}
+    assert Claim(18, "x", "orders", "", "s", "a").pairs == {"a over chance": ("a", "")}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_autoencoders_are_told_the_future(tmp_path: Path) -> None:
     claim = Claim(15, "x", "reconstructs", "", "s", "ours", ("theirs",), measure="l1")
     said = concluded(claim, {"theirs": compared(claim, cells, "ours", "theirs")})
     assert said.verdict == "holds"
-    assert said.found.startswith("+0.3 [")
+    assert said.found.startswith("theirs: +0.300 [")
 
 
 def test_other_tasks_are_read_from_their_own_files(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_operations_are_counted_and_have_no_interval(tmp_path: Path) -> None:
             cells.setdefault((row, ""), []).append(job)
     claim = Claim(17, "x", "cheaper", "", "s", "ours", ("theirs",), measure="GFLOP")
     said = concluded(claim, {"theirs": compared(claim, cells, "ours", "theirs")})
-    assert (said.verdict, said.found) == ("holds", "+1.5 GFLOP")
+    assert (said.verdict, said.found) == ("holds", "theirs: +1.50 GFLOP")
 
 
 def test_half_a_latent_against_noise(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
     alone = compared(claim, {row: jobs[:1] for row, jobs in cells.items()}, "ours", "theirs")
     assert alone is not None
     assert astuple(concluded(claim, {"theirs": alone}))[1:] == (
-        "+0.1 [-inf, +inf]",
+        "theirs: +0.100 [-inf, +inf]",
         "1 seed, 9 windows of 3 episodes each",
         "too few seeds",
     )
@@ -254,7 +254,7 @@ def test_a_report_knows_the_claims_that_its_study_tests(tmp_path: Path) -> None:
     ]
     said = {row.claim.number: row for row in of_study(Plan("implicit_vs_explicit", study("implicit_vs_explicit"), tuple(jobs)))}
     assert said[1].verdict == "holds"
-    assert said[1].found.startswith("+0.4 [")
+    assert said[1].found.startswith("flare over policy_embedding: +0.400 [")
     assert (said[2].verdict, said[9].verdict) == ("not run", "not run")
     assert 16 not in said, "another study's"
     assert table(list(said.values())).rows[0][0] == "1"
@@ -271,7 +271,7 @@ def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> No
     assert concluded(claim, {"a": Found(bad, "3 seeds", 3), "b": Found(good, "2 seeds", 2)}).verdict == "fails"
     half = concluded(claim, {"a": None, "b": Found(good, "3 seeds", 3)})
     assert half.verdict == "unfinished"
-    assert half.found.startswith("b: +0.2 [")
+    assert half.found.startswith("b: +0.200 [")
     assert half.found.endswith("; a: not run")
     assert concluded(claim, {"a": Found(bad, "3 seeds", 3), "b": None}).verdict == "fails"
     assert concluded(claim, {"a": None, "b": None}).verdict == "not run"
@@ -282,7 +282,7 @@ def test_few_seeds_do_not_make_other_comparisons_stricter() -> None:
     claim = Claim(16, "x", "nearer", "", "s", "ours", ("a", "b"))
     sure = Estimate(0.2, 0.08, 100.0)  # 2.5 standard errors: above 0 alone, not among two of which the other is surer
     alone = concluded(claim, {"a": Found(sure, "3 seeds", 3), "b": Found(Estimate(0.9, 0.01, 100.0), "1 seed", 1)})
-    assert alone.found.startswith("a: +0.2 [+0.0413, +0.359]")
+    assert alone.found.startswith("a: +0.200 [+0.041, +0.359]")
     assert alone.verdict == "too few seeds"
 
 

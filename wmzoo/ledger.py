@@ -82,7 +82,8 @@ class Claim:
     @property
     def pairs(self) -> dict[str, tuple[str, str]]:
         """Who is claimed to be better than whom, by what the comparison is called; "" is chance."""
-        return {label: (self.ours, label) for label in self.theirs or ("",)} | {" over ".join(pair): pair for pair in self.also}
+        pairs = [*((self.ours, label) for label in self.theirs or ("",)), *self.also]
+        return {f"{ours} over {theirs or 'chance'}": (ours, theirs) for ours, theirs in pairs}
 
     @property
     def rows(self) -> set[str]:
@@ -149,8 +150,8 @@ def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
         ends |= zip(family, corrected(list(family.values())), strict=True)
     told = []
     for label, pair in there.items():
-        sure = claim.measure if claim.measure == "GFLOP" else "[{:+.3g}, {:+.3g}]".format(*ends[label])
-        told.append(f"{f'{label}: ' * (len(pairs) > 1)}{pair.estimate.mean:+.3g} {sure}")
+        sure = claim.measure if claim.measure == "GFLOP" else "[{:+.3f}, {:+.3f}]".format(*ends[label])
+        told.append(f"{label}: {pair.estimate.mean:+.{2 if claim.measure == 'GFLOP' else 3}f} {sure}")
     told += [f"{label}: not run" for label in pairs if label not in there]
     enough = [ends[label] for label, pair in there.items() if pair.seeds >= SEEDS]
     verdict = word(enough)
@@ -289,7 +290,7 @@ def table(rows: Sequence[Judged], scale: Scale | None = None) -> Table:
     for row in rows:
         c = row.claim
         lines.append((str(c.number), c.family, c.says, c.paper, where(c, scale), row.found or "-", row.n or "-", row.verdict))
-    head = ("", "family", "claim", "the paper's figures", "study", "ours: difference, 95%", "n", "verdict")
+    head = ("", "family", "claim", "the paper's figures", "study", "ours: by how much it is better, 95%", "n", "verdict")
     size = f"Scale: {scale}.  " if scale else ""
     note = f"{size}Intervals of paired differences, corrected by Holm within a claim."
     note += "  * As published before: its cells are not here." if any(row.verdict.endswith("*") for row in rows) else ""

@@ -85,14 +85,14 @@ def differences(found: Findings) -> Table:
             continue
         gap = line.gap
         told = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
-        pairs = f"{gap.seeds} seeds x {gap.n // gap.seeds} handles"
+        pairs = f"{ledger.so_many(gap.seeds)} x {gap.n // gap.seeds} handles"
         word = f"{verdict(gap.low, gap.high)}{', these networks' * (gap.seeds < SEEDS)}"
         rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
     gaps = [line.gap for line in found.lines if line.gap is not None]
     few = sum(gap.seeds < SEEDS for gap in gaps)
     apart = f", {few} of fewer than three seeds among themselves" if few else ""
-    note = f"{NOTES['differences']} for {len(gaps)} comparisons{apart}."
+    note = f"{NOTES['differences']} for {len(gaps)} comparison{'s' * (len(gaps) != 1)}{apart}."
     return Table("differences", head, tuple(rows), note)
 
 
@@ -207,7 +207,7 @@ def residuals(found: Findings) -> Table:
             ]
             nearest = [", ".join(f"{half['nearest']:.2f}" for half in told if half) for told in halves]
             skills = [skill(stored, f"{way}/{ahead}") if way in results[0]["ways"] else "" for way in LATENTS]
-            n = f"{len(jobs)} seeds x {results[0]['n']} windows of {results[0]['episodes']} episodes"
+            n = f"{ledger.so_many(len(jobs))} x {results[0]['n']} windows of {results[0]['episodes']} episodes"
             place_ = (line.label, line.setting or "-", seeds, ", ".join(results[0]["tasks"]), ahead)
             rows.append((*place_, ", ".join(f"{ratio:.3f}" for ratio in of), *skills, *nearest, n))
     known = [line for line, _, _ in autoencoders(found)]
