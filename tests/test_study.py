@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wmzoo import cli, config, launch, records, registry, report, watch, work
+from wmzoo import __version__, cli, config, launch, records, registry, report, watch, work
 from wmzoo.config import with_fields
 from wmzoo.errors import UserError
 from wmzoo.files import alone_in, read_json, write_json
@@ -323,6 +323,7 @@ def test_a_world_model_is_asked_again_where_the_answer_would_differ(tmp_path: Pa
     work.work(replace(job, windows=300))
     assert asked[-1] == ("", 300)
     facts = read_json(job.folder / "cell.json", "")
+    assert (facts["trained_by"], facts["code"]) == (__version__, work.code_hash())
     assert (facts["measured"], facts["files"], facts["data"]) == (["foresee 300"], ["world.json", "world.npz"], {"toy-red": "0"})
     again = replace(job, windows=300)
     assert again.done
@@ -589,6 +590,19 @@ def test_seeds_with_common_noise_are_counted(toy_data: Path, tmp_path: Path) -> 
     assert find(what, {}, {}).alike == (3, 4)
     new = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}, seeds=(0,)))
     assert report.of_seeds(find(new, {}, {})) == ""
+
+
+def test_a_page_says_which_code_trained_its_cells(toy_data: Path, tmp_path: Path) -> None:
+    """And what was trained before that was kept, or is measured again by other code, is not taken for this one's."""
+    what = plan(toy_data, tmp_path)
+    played_as(what, {"policy": 0.25, "flare": 0.75})
+    codes = {"policy": {"trained_by": "0.2.0", "code": "a"}, "flare": {"versions": {"wmzoo": "0.1.0"}}}
+    for job in what.cells:
+        if job.about[0] in codes:
+            write_json(job.folder / "cell.json", read_json(job.folder / "cell.json", "") | codes[job.about[0]])
+    told = report.provenance(what, tmp_path / "asked.json")["wmzoo that trained the runs"]
+    assert told == "0.1.0: 4 cells (4 not known); 0.2.0: 4 cells (1 state of its code)"
+    assert report.in_words(["a", "b", "a", ""]) == "4 cells (2 states of its code, 1 not known)"
 
 
 def test_a_cell_that_ends_while_results_are_read_waits_for_the_next_report(

@@ -652,22 +652,30 @@ def _url(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
+def in_words(hashes: Sequence[str]) -> str:
+    """How many cells, and how many states of the code they are of; those of early versions did not keep that."""
+    states, unknown = len({*filter(None, hashes)}), hashes.count("")
+    told = [f"{states} state{'s' * (states > 1)} of its code"] * (states > 0) + [f"{unknown} not known"] * (unknown > 0)
+    return f"{len(hashes)} cell{'s' * (len(hashes) > 1)} ({', '.join(told)})"
+
+
 def provenance(plan: Plan, asked: Path) -> dict[str, str]:
     """Where the numbers come from; `asked` holds the options of `wmzoo study`."""
     options = read_json(asked, "a study that was begun") if asked.exists() else {}
     given = [f"--{name} {' '.join(map(repr, v)) if isinstance(v, list) else v}" for name, v in options.items() if v]
     data: dict[str, str] = {}
-    packages, machines = set[str](), set[str]()
+    packages, machines, code = set[str](), set[str](), dict[str, list[str]]()
     for facts in (read_json(job.folder / "cell.json", "a cell", "delete it") for job in plan.cells if job.done):
         data |= facts.get("data", {})  # earlier versions did not keep it
         packages.add(", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items() if name != "wmzoo"))
+        code.setdefault(facts.get("trained_by") or facts.get("versions", {}).get("wmzoo", "?"), []).append(facts.get("code", ""))
         machines.add(f"{facts.get('processor') or facts.get('machine', '')}, {facts.get('threads') or 'any number of'} thread(s) a run")
     return {
         "command": " ".join([f"wmzoo study {plan.name}", *given]),
-        "wmzoo": __version__,
+        "wmzoo that trained the runs": "; ".join(f"{by}: {in_words(hashes)}" for by, hashes in sorted(code.items())) or "none yet",
         "packages of the runs": "; ".join(sorted(filter(None, packages))) or "none yet",
         "machines of the runs": "; ".join(sorted(machines)) or "none yet",
-        "this page": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "this page": f"wmzoo {__version__}, {platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "data": ", ".join(f"{name} {digest}" for name, digest in data.items()) or "none yet",
         "checkpoint": "the last one, by rule",
         "handles": f"seeds 0 to {plan.study.handles - 1} of each task, the same for every arm",

@@ -4,7 +4,7 @@ A study is a file in experiments/ with a function `study(scale)`.  A cell is a r
 of its data, as stages are; so what two studies have in common is run once, and a changed configuration can never meet a stale result.
     runs/ARM-HASH/           the run; config.yaml, metrics.csv, export/ (run.py), eval.json (rollout.py), world.json (world.py), plan.json
                              (follow.py)
-    runs/ARM-HASH/cell.json  what was measured, seconds, peak memory, threads, versions (work.py)
+    runs/ARM-HASH/cell.json  what was measured, seconds, peak memory, threads, versions, hash of the code that trained it (work.py)
     runs/stages/             what cells need beforehand, trained once
     runs/studies/NAME/       asked.json, report.html and its tables (report.py)
 """

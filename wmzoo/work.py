@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, follow, probe, rollout, world
-from .files import alone_in, read_json, write_json
+from .files import alone_in, content_hash, read_json, text_hash, write_json
 from .finished import aligns, facts_of, foresees, outline, plays
 from .interfaces import LatentActions
 from .records import forget, results
@@ -63,6 +63,7 @@ def work(job: Job) -> None:
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
             "machine": platform.machine(),
             "processor": processor(),
+            "code": before.get("code", "") if before else code_hash(),
             "trained_by": before.get("trained_by") or before.get("versions", {}).get("wmzoo", __version__),
             "versions": {"wmzoo": __version__, **{name: version(name) for name in ("torch", "lightning", "diffusers", "numpy")}},
         }
@@ -84,6 +85,12 @@ def trained_seconds(folder: Path) -> float:
     """Seconds of training, stages left out, over all the times it was begun; what was done after a last checkpoint is not in it."""
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+def code_hash() -> str:
+    """Of all Python that the package consists of: what the name of a cell does not know."""
+    found = (Path(home) / name for home, _, names in os.walk(Path(__file__).parent, followlinks=True) for name in names)
+    return text_hash("".join(content_hash(path) for path in sorted(found) if path.suffix == ".py"))
 
 
 def processor() -> str:
