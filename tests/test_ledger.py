@@ -42,7 +42,7 @@ RESULTS = {
 }
 RECORDED = (  # whose cells lie under docs/results/cells
     "implicit_vs_explicit", "low_data", "flare_controls", "flare_ablation", "lara_controls", "lara_ablation", "few_actions",
-    "model_rl", "planning",
+    "model_rl", "planning", "policies",
 )  # fmt: skip
 
 
@@ -394,6 +394,16 @@ def test_records_say_that_what_their_study_measures_was_measured(name: str) -> N
     for run in done:
         measured = {asked.split()[0] for asked in read_json(home / "cells" / run / "cell.json", "a record")["measured"]}
         assert set(study(name).measures) <= measured, run
+
+
+def test_one_cell_has_one_outcome_on_all_pages() -> None:
+    """But for the first comparison, which is an earlier version's and says so."""
+    outcomes: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "docs" / "results").glob("*/cells.csv")):
+        for row in csv.DictReader(path.open()):
+            if row["successes"] and path.parent.name != "first_comparison":
+                outcomes.setdefault(row["run"], set()).add(row["successes"])
+    assert {run: told for run, told in outcomes.items() if len(told) > 1} == {}
 
 
 @pytest.mark.parametrize("name", RECORDED)

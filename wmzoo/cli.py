@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial, wraps
 from itertools import pairwise
 from pathlib import Path
@@ -21,13 +22,14 @@ from .errors import UserError, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
+OF_TRAIN = ("--scale", "--out", "--tasks", "--space", "--log")  # which are no fields of an arm
 MANY = ("--tasks", "--seeds", "--rows", "--settings", "--change", "--against", "--elsewhere", "--arms")
 Measure = Literal["play", "plan", "foresee", "probe", "shift", "transfer"]
 Launcher = Literal["local", "ray", "slurm"]
 
 
 def list_(json: bool = False) -> None:
-    """Arms, objectives, models and tasks."""
+    """Arms, studies, claims, objectives, models and tasks."""
     from .registry import catalogue
 
     _show(catalogue(), json)
@@ -101,7 +103,13 @@ def parse_train(arguments: list[str]) -> tuple[Experiment, Path]:
         default = module("arms", "feature_space").through(default, *space)
     if tasks:
         default = replace(default, data=replace(default.data, tasks=tasks))
-    asked: Experiment = _tyro(Experiment, rest, default=default)
+    try:
+        asked: Experiment = _tyro(Experiment, rest, default=default)
+    except UserError as error:
+        near = [flag for word in rest if word.startswith("--") for flag in get_close_matches(word, OF_TRAIN, n=1, cutoff=0.7)]
+        if not near or "did you mean" in str(error):
+            raise
+        raise UserError(f"{error}; did you mean {near[0]}?") from None
     for flag, value in _left_behind(default, asked):
         if flag not in rest:
             print(f"wmzoo: note: a chunk has {asked.data.horizon} steps now, {flag} stays {value}", file=sys.stderr)
@@ -156,7 +164,7 @@ def evaluate(
     """
     from .finished import Policy, plays
     from .rollout import evaluate, table
-    from .tasks import resolve
+    from .tasks import every_shift, resolve
 
     if predict or not plays(Path(run)):
         from .compare import table as foreseen
@@ -167,6 +175,8 @@ def evaluate(
     if space:
         raise UserError("--space scores predicted frames, and this run plays; add --predict")
     names = resolve(tasks or Policy.load(Path(run)).tasks)
+    if shift and shift not in (known := every_shift(names)):
+        raise unknown("shift (such as camera-2)", shift, known) if known else UserError(f"{', '.join(names)} cannot be shifted")
     result = evaluate(
         Path(run), names, _positive("--handles", handles), _positive("--processes", processes), tuning, videos and not shift, shift
     )
@@ -282,6 +292,8 @@ def bench(arms: tuple[str, ...] = (), json: bool = False, seconds: float = 6.0, 
     """
     from .bench import arms_table, measure, measure_arms, table
 
+    if not seconds > 0:
+        raise UserError(f"--seconds must be above 0, not {seconds:g}")
     result = measure_arms(arms, seconds) if arms else measure(seconds, compiled)
     _show(result, json, lambda: arms_table(result["arms"]) if arms else table(result))
 
@@ -363,12 +375,15 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
         runs: folder of all runs.
         write: a page that has a place for its tables, as RESULTS.md has; they, a picture and the outcomes of all cells go to docs/results.
     """
-    from .files import read_json
+    from .files import read_between, read_json
     from .report import publish
     from .report import write as written
     from .study import planned, restricted
     from .study import study as named
 
+    named(name)
+    if write:
+        read_between(Path(write), name)
     where = Path(runs) / "studies" / name / "asked.json"
     asked = read_json(where, "a study that was begun", f"type: wmzoo study {name}")
     try:
@@ -451,9 +466,13 @@ def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bo
             cells here stays.
         json: print one object a claim.
     """
-    from .files import write_atomically, write_between
+    from .files import read_between, write_atomically, write_between
     from .ledger import MARK, known, table, with_published
 
+    if write:
+        read_between(Path(write), MARK)
+    if not any(Path(runs).glob("*/cell.json")):
+        print(f"wmzoo: note: {runs} has no cells, so nothing is judged; wmzoo recall takes back those in docs/results", file=sys.stderr)
     judged, published = known(Path(runs), scale), Path(write).parent / "docs" / "results" / "claims.csv"
     if write:
         judged = with_published(judged, published, scale)
@@ -488,10 +507,14 @@ def power(
     """
     from .stats import detectable, seeds_needed
 
-    if not (0 < rate < 1 and 0 <= spread < 1 and -1 <= alike <= same <= 1 and 0 <= difference < 1):
-        raise UserError(
-            "--rate lies between 0 and 1, --spread and --difference from 0 to below 1, --alike from -1 to --same, which is 1 at most"
-        )
+    rules = {
+        f"--rate lies between 0 and 1, not at {rate:g}": 0 < rate < 1,
+        f"--spread lies from 0 to below 1, not at {spread:g}": 0 <= spread < 1,
+        f"--difference lies from 0 to below 1, not at {difference:g}": 0 <= difference < 1,
+        f"--alike lies from -1 to --same, which is 1 at most, not at {alike:g} and {same:g}": -1 <= alike <= same <= 1,
+    }
+    if broken := [rule for rule, kept in rules.items() if not kept]:
+        raise UserError(broken[0])
     noise = {"same": same, "comparisons": _positive("--comparisons", comparisons)}
     among = f", one of {comparisons} that are compared" if comparisons > 1 else ""
     if difference:
@@ -541,7 +564,10 @@ def main() -> None:
         raise SystemExit(2) from None
     except BrokenPipeError:  # the reader of our output had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # the disk is full, a folder is a file, nothing may be written there
+    except (FileExistsError, NotADirectoryError) as error:
+        print(f"wmzoo: {error.filename} should be a folder, or lie in one; there is a file in its place", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:  # the disk is full, nothing may be written there
         print(f"wmzoo: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -558,7 +584,7 @@ def dispatch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         print("wmzoo COMMAND [options]\n")
-        print("\n".join(f"  {name:{width}}  {(f.__doc__ or '').split('.')[0]}." for name, f in COMMANDS.items()))
+        print("\n".join(f"  {name:{width}}  {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()))
         return
     name, *rest = arguments
     if name not in COMMANDS:

@@ -19,7 +19,7 @@ from torch import nn
 from .batch import Needs
 from .compose import Hybrid
 from .data import Data, Windows
-from .errors import UserError, unknown
+from .errors import UserError, missing, unknown
 from .interfaces import Blueprint, Denoiser, Dreamer, Objective, Sizes, Trunk
 
 Scale = Literal["tiny", "small", "base", "paper"]
@@ -439,7 +439,8 @@ def from_plain(plain: Any, where: str = "config") -> Any:
         hints = get_type_hints(kind)
         for key, value in values.items():
             if not is_bearable(value, hints[key], conf=BeartypeConf(is_pep484_tower=True)):  # an int will do for a float
-                raise UserError(f"{where}.{key} must be {getattr(hints[key], '__name__', hints[key])}, not {plain[key]!r}")
+                cut = "; is the file incomplete?" if plain[key] is None else ""
+                raise UserError(f"{where}.{key} must be {getattr(hints[key], '__name__', hints[key])}, not {plain[key]!r}{cut}")
         return kind(**values)  # type: ignore[operator]
     if isinstance(plain, dict):
         return {key: from_plain(item, f"{where}.{key}") for key, item in plain.items()}
@@ -528,9 +529,9 @@ def load(path: Path) -> Experiment:
         UserError: the file is missing, damaged, or describes something else.
     """
     try:
-        arm = from_plain(yaml.safe_load(path.read_text()), path.name)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is not a run folder") from None
+        arm = from_plain(yaml.safe_load(path.read_text()), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing(path if path.parent.is_dir() else path.parent) from None
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"{path} is not a configuration of wmzoo: {str(error).splitlines()[0]}") from None
     if not isinstance(arm, Experiment):

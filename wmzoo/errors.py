@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -12,5 +13,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
+    hint = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"known: {', '.join(repr(one) if ',' in one else one for one in names)}"
+    )
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def missing(path: Path) -> UserError:
+    """The error for a file or folder that is not there, with the nearest of its neighbours; or that is a file where a folder is wanted."""
+    if file := next((folder for folder in (path, *path.parents) if folder.is_file()), None):
+        return UserError(f"{file} is a file, and a folder is wanted there")
+    neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, neighbours, n=1, cutoff=0.6)
+    return UserError(f"{path} is not there" + (f"; did you mean {path.with_name(near[0])}?" if near else ""))

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, missing
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -45,7 +45,9 @@ def read_json(path: Path, kind: str, cure: str = "") -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.parent.is_dir():
+            raise missing(path.parent) from None
         raise UserError(f"{path} is missing: {path.parent} is not {kind}{cure and '; ' + cure}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or is not {kind} ({error}){cure and '; ' + cure}") from None
@@ -72,9 +74,11 @@ def read_between(page: Path, mark: str) -> str:
 
 def _around(page: Path, mark: str) -> tuple[str, str, str]:
     start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    if not page.is_file():
+        raise missing(page)
     text = ""
     with suppress(UnicodeDecodeError):
-        text = page.read_text() if page.is_file() else ""
+        text = page.read_text()
     before, found, rest = text.partition(f"{start}\n")
     inside, closed, after = rest.partition(end)
     if not found or not closed:

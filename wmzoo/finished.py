@@ -55,6 +55,9 @@ def facts_of(export: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, or not whole.
     """
+    if (export / "cell.json").exists():
+        again = f"to train it again: wmzoo train {export / 'config.yaml'} --out ANOTHER"
+        raise UserError(f"{export} has results that were taken back without weights, or that are being made; {again}")
     facts = read_json(export / "policy.json", "an exported run (has the training ended?)")
     try:
         Sizes(**facts["sizes"])

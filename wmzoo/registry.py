@@ -10,7 +10,7 @@ from types import ModuleType
 
 from . import config, tasks
 from .config import Experiment, Scale
-from .errors import unknown
+from .errors import UserError, unknown
 
 ROOMS = {"arms": "experiments", "studies": "experiments", "claims": "experiments", "objectives": "objectives", "models": "models"}
 ENTRIES = {"arms": "config", "studies": "study", "claims": "claims"}  # the function that makes a file of experiments/ one of them
@@ -81,6 +81,8 @@ def card(name: str) -> str:
     """
     homes = {kind: members(kind) for kind in ("objectives", "arms", "studies", "models")}
     found = [docstring(homes[kind][name]) for kind in homes if name in homes[kind]]
+    if not found and name in tasks.presets() | tasks.instructions():
+        raise UserError(f"{name} is a task or a set of tasks, which have no card; `wmzoo list` says what they ask for")
     if not found:
         raise unknown("card", name, {member for home in homes.values() for member in home})
     return "\n\n".join(found)

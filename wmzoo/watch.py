@@ -91,12 +91,12 @@ def outline(plan: Plan, runs: Path, processes: int) -> str:
     tasks = Counter(", ".join(job.arm.data.tasks) for job in plan.cells)
     lines = [
         study.question,
-        f"  rows      {', '.join(study.rows)}; compared with {study.baseline}",
+        f"  rows      {', '.join(repr(row) if ',' in row else row for row in study.rows)}; compared with {study.baseline}",
         f"  settings  {settings}; training seeds {', '.join(map(str, study.seeds))}; {study.handles} handles of each task",
         f"  tasks     {', '.join(tasks)}",
         f"  cells     {len(plan.cells)}, of which {sum(job.done for job in plan.cells)} are there already",
         f"  stages    {len(stages)}, of which {sum(not job.measures for job in todo)} have to be trained",
-        f"  time      about {_clock(max(longest, total / processes))} with {processes} at once",
+        f"  time      about {_clock(max(longest, total / processes))} with {processes} at once" if todo else "  nothing is left to run",
     ]
     return "\n".join(lines)
 
