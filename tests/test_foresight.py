@@ -494,7 +494,7 @@ def test_a_cell_is_asked_on_tasks_that_it_was_not_trained_on(runs: Path) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("eval", "nowhere"), "policy.json is missing"),
+        (("eval", "nowhere"), "nowhere is not there"),
         (("compare", "{runs}/uwm_rla", "{runs}/policy"), "type: wmzoo eval"),
         (("compare",), "RUNS|runs"),
         (("eval", "{runs}/rla_wm", "--windows", "0"), "at least 1"),
