@@ -252,7 +252,7 @@ def test_seeds_needed_is_the_other_way_round() -> None:
     assert detectable(needed, 60, 0.05, 0.6, 0.3) <= 0.15 < detectable(needed - 1, 60, 0.05, 0.6, 0.3)
     with pytest.raises(UserError, match="no 1000 training seeds"):
         seeds_needed(0.0, 60, 0.05, 0.6, 0.3)
-    with pytest.raises(UserError, match="at least two"):
+    with pytest.raises(UserError, match="at least 2"):
         detectable(1, 60, 0.05, 0.6, 0.3)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from math import inf, isfinite
@@ -441,6 +441,9 @@ def from_plain(plain: Any, where: str = "config") -> Any:
             if not is_bearable(value, hints[key], conf=BeartypeConf(is_pep484_tower=True)):  # an int will do for a float
                 cut = "; is the file incomplete?" if plain[key] is None else ""
                 raise UserError(f"{where}.{key} must be {getattr(hints[key], '__name__', hints[key])}, not {plain[key]!r}{cut}")
+        needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+        if lacking := [name for name in needed if name not in values]:
+            raise UserError(f"{where} has no {', '.join(lacking)}; is the file incomplete?")
         return kind(**values)  # type: ignore[operator]
     if isinstance(plain, dict):
         return {key: from_plain(item, f"{where}.{key}") for key, item in plain.items()}
@@ -532,6 +535,9 @@ def load(path: Path) -> Experiment:
         arm = from_plain(yaml.safe_load(path.read_text()), str(path))
     except (FileNotFoundError, NotADirectoryError):
         raise missing(path if path.parent.is_dir() else path.parent) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path} is not a configuration of wmzoo: line {line}: {error.problem}; is the file incomplete?") from None
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"{path} is not a configuration of wmzoo: {str(error).splitlines()[0]}") from None
     if not isinstance(arm, Experiment):

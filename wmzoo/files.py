@@ -50,7 +50,8 @@ def read_json(path: Path, kind: str, cure: str = "") -> Any:
             raise missing(path.parent) from None
         raise UserError(f"{path} is missing: {path.parent} is not {kind}{cure and '; ' + cure}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged or is not {kind} ({error}){cure and '; ' + cure}") from None
+        where = f"line {error.lineno} is not JSON" if isinstance(error, json.JSONDecodeError) else "it is not text"
+        raise UserError(f"{path} is damaged or is not {kind} ({where}){cure and '; ' + cure}") from None
 
 
 def write_between(page: Path, mark: str, text: str) -> None:

@@ -34,11 +34,10 @@ class Cem(Planner):
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.elites <= self.samples or self.iterations < 1 or self.spread <= 0:
-            raise UserError(
-                f"CEM needs 1 to `samples` elites, an iteration and a spread; not {self.elites} of {self.samples}, "
-                f"{self.iterations} and {self.spread}"
-            )
+        if not 1 <= self.elites <= self.samples:
+            raise UserError(f"CEM needs from 1 elite to as many as samples: --elites {self.elites} of --samples {self.samples} cannot be")
+        if self.iterations < 1 or self.spread <= 0:
+            raise UserError(f"CEM needs --iterations of at least 1 and a spread above 0, not {self.iterations} and {self.spread}")
 
     def plan(self, cost: Cost, start: Float[Tensor, "K A"], generator: torch.Generator) -> Float[Tensor, "K A"]:
         mean, spread = start, torch.full_like(start, self.spread)
@@ -68,7 +67,7 @@ class Mppi(Planner):
     def __post_init__(self) -> None:
         if self.samples < 2 or self.iterations < 1 or self.spread <= 0 or self.temperature <= 0:
             raise UserError(
-                f"MPPI needs two samples, an iteration, a spread and a temperature; not {self.samples}, {self.iterations}, "
+                f"MPPI needs 2 --samples, 1 --iterations, a spread and a temperature at least; not {self.samples}, {self.iterations}, "
                 f"{self.spread} and {self.temperature}"
             )
 

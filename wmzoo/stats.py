@@ -180,7 +180,7 @@ def detectable(
         comparisons: of the family that Holm corrects, none of the others showing anything.
     """
     if seeds < 2:
-        raise UserError("a claim about a method needs at least two training seeds")
+        raise UserError(f"--seeds {seeds}: an interval over training seeds takes at least 2 of them, a verdict at least {SEEDS}")
     same = alike if same is None else same
     if same < alike:
         raise UserError(f"an arm's outcomes on a handle are at least as alike as two arms' are: {same} is less than {alike}")
