@@ -495,7 +495,7 @@ def test_a_cell_is_asked_on_tasks_that_it_was_not_trained_on(runs: Path) -> None
     ("words", "message"),
     [
         (("eval", "nowhere"), "nowhere is not there"),
-        (("compare", "{runs}/uwm_rla", "{runs}/policy"), "type: wmzoo eval"),
+        (("compare", "{runs}/uwm_rla", "{runs}/policy"), "it is a policy alone"),
         (("compare",), "RUNS|runs"),
         (("eval", "{runs}/rla_wm", "--windows", "0"), "at least 1"),
         (("eval", "{runs}/rla_wm", "--tasks", "toy-bleu"), "toy-blue"),

@@ -149,7 +149,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_training_seeds_are_joined_over_the_same_handles(tmp_path: Path) -> None:
-    """Two runs with 4 and 2 of 4: 6 of 8 together; other handles, or a run without eval.json, are named."""
+    """Two runs with 4 and 2 of 4: 6 of 8 together; other handles, or a folder that is no run, are named."""
 
     def write(name: str, good: int, first: int = 0) -> Path:
         result = summary([Played("a", first + i, i < good, 10, 1.0) for i in range(4)])
@@ -163,7 +163,7 @@ def test_training_seeds_are_joined_over_the_same_handles(tmp_path: Path) -> None
     assert low <= 0.5 < 0.75 < high <= 1
     with pytest.raises(UserError, match="not played from the same handles"):
         together([tmp_path / "x", write("z", 2, first=9)])
-    with pytest.raises(UserError, match="type: wmzoo eval"):
+    with pytest.raises(UserError, match="is not an exported run"):
         together([tmp_path / "x", tmp_path])
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from . import config
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
+from .finished import aligns, foresees, plays
 from .stats import CAUTION, SEEDS, Estimate, corrected, over_windows, verdict
 
 
@@ -161,12 +162,26 @@ def measured(run: Path) -> Measured:
     Raises:
         UserError: it was not evaluated, or is no world model; or a file of it cannot be read.
     """
+    if not (run / "world.json").exists():
+        raise UserError(f"{run} was not measured as a world model; {_cure(run)}")
     result = result_of(run / "world.json", f"type: wmzoo eval {run}")
     if result["kind"] != "world model":
         raise UserError(f"{run} is an autoencoder, which is told the future; compare world models")
     found = Measured(run, result, windows(run))
     shared = {key.replace("/space ", "/"): value for key, value in found.stored.items() if "/space " in key}
     return replace(found, stored={**found.stored, **shared}) if found.elsewhere else found
+
+
+def _cure(run: Path) -> str:
+    """What makes a finished run one that can be compared.
+
+    Raises:
+        UserError: it is not a finished run.
+    """
+    acts, implicit = plays(run), not foresees(run) and aligns(run)
+    if acts and not implicit and not foresees(run):
+        return "it is a policy alone, and `wmzoo rate` tells how policies play"
+    return f"type: wmzoo eval {run}{' --predict' * acts}{' --space RUN_OF_A_WORLD_MODEL' * implicit}"
 
 
 def windows(run: Path, name: str = "world") -> dict[str, np.ndarray]:

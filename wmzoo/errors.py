@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+RECORDS = Path("docs/results/cells")  # as records.py writes them
+
 
 class UserError(Exception):
     """A wrong input.  The command line prints the message alone and exits with 2."""
@@ -27,4 +29,6 @@ def missing(path: Path) -> UserError:
         return UserError(f"{file} is a file, and a folder is wanted there")
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, neighbours, n=1, cutoff=0.6)
+    if (RECORDS / path.name / "cell.json").exists():
+        return UserError(f"{path} is not there; its results are in {RECORDS}, from where `wmzoo recall` takes them back")
     return UserError(f"{path} is not there" + (f"; did you mean {path.with_name(near[0])}?" if near else ""))

@@ -21,7 +21,7 @@ from . import config, tasks
 from .collect import workers
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
-from .finished import Policy
+from .finished import Policy, plays
 from .interfaces import Sizes, Task, View
 from .stats import CAUTION, SEEDS, paired, pooled, verdict, wilson
 
@@ -202,6 +202,9 @@ def outcomes_of(folders: Sequence[Path]) -> dict[str, np.ndarray]:
     Raises:
         UserError: a run was not evaluated, or the runs were not played from the same handles.
     """
+    for folder in folders:
+        if not (folder / "eval.json").exists() and not plays(folder):
+            raise UserError(f"{folder} is no policy, and does not play; `wmzoo compare` is for what foresees")
     results = [read_json(folder / "eval.json", "an evaluated run", f"type: wmzoo eval {folder}") for folder in folders]
     played = [{(h["task"], h["seed"]): h["success"] for h in result["handles"]} for result in results]
     for folder, handles_ in zip(folders, played, strict=True):
