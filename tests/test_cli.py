@@ -86,18 +86,28 @@ WRONG_WORDS = {
     "no records": ("recall --records nowhere", "nowhere has no records"),
     "no task to collect": ("collect --tasks", "--tasks needs"),
     "scale": ("train policy --scale smal", "did you mean 'small'"),
-    "scale of flops": ("flops policy --scale huge", "'tiny', 'small', 'base', 'paper'"),
+    "scale of flops": ("flops policy --scale smal", "unknown --scale 'smal'; did you mean 'small'"),
+    "scale like no other": ("flops policy --scale huge", "known: base, paper, small, tiny"),
+    "measure": ("cell runs/a --measures ply", "did you mean 'play'"),
     "no scale": ("train policy --scale", "--scale needs a value"),
     "no out": ("train policy --out", "--out needs a value"),
     "flag instead of out": ("train policy --out --seed 1", "--out needs a value"),
     "key": ("train policy --optim.lrr 1", "did you mean --optim.lr"),
     "key of a term": ("train policy --objectives.flow.wieght 1", "did you mean --objectives.flow.weight"),
     "key of collect": ("collect --sise 32", "did you mean --size"),
-    "number": ("train policy --optim.lr fast", "--optim.lr.*'fast'"),
-    "choice": ("train policy --optim.precision fp16", "'auto', 'bf16', 'fp32'"),
+    "number": ("train policy --optim.lr fast", "--optim.lr takes numbers, not 'fast'"),
+    "two numbers": ("train policy --optim.betas 0.5", "--optim.betas needs 2 values"),
+    "whole number": ("collect --episodes ten", "--episodes takes whole numbers, not 'ten'"),
+    "whole numbers": ("study quick --seeds a", "--seeds takes whole numbers, not 'a'"),
+    "number without a value": ("power --handles", "--handles needs a value"),
+    "choice": ("train policy --optim.precision fp16", "did you mean 'bf16' or 'fp32'"),
+    "no name": ("card", "a word is missing: wmzoo card NAME"),
+    "no run": ("eval --handles 3", "a word is missing: wmzoo eval RUN"),
     "zero episodes": ("collect --episodes 0", "--episodes must be at least 1"),
     "zero processes": ("collect --processes 0", "--processes must be at least 1"),
-    "zero pixels": ("collect --size 0", "--size must be at least 1"),
+    "few pixels": ("collect --size 7", "--size must be at least 8"),
+    "many elites": ("plan nowhere --elites 100", "--elites 100 of --samples 64 cannot be"),
+    "one seed": ("power --seeds 1", "takes at least 2.*a verdict at least 3"),
     "card": ("card flwo", "did you mean 'flow'"),
     "key of list": ("list --jsn", "did you mean --json"),
     "nothing to play": ("eval nowhere", "nowhere is not there"),
@@ -106,7 +116,7 @@ WRONG_WORDS = {
     "file to play": ("eval file.txt", "file.txt is a file, and a folder is wanted there"),
     "missing folder": ("train nowhere/config.yaml", "nowhere is not there"),
     "missing config": ("train ./other.yaml", "other.yaml is not there"),
-    "data folder that is a file": ("collect --tasks toy --data file.txt", "file.txt.*should be a folder, or lie in one"),
+    "data folder that is a file": ("collect --tasks toy --data file.txt", "file.txt is a file, and a folder is wanted there"),
     "report of a study that does not exist": ("report quik", "did you mean 'quick'"),
     "page that does not exist": ("claims --write PAGE.md", "PAGE.md is not there"),
     "page without a place": ("claims --write file.txt", "file.txt has no place for this"),
@@ -184,7 +194,8 @@ def foreign(config: str) -> dict[str, tuple[bytes, str]]:
     text = {
         "another program's": ("name: my app\nversion: 2\n", "does not describe an experiment"),
         "empty": ("", "does not describe an experiment"),
-        "cut in half": (config[: len(config) // 2], "config.yaml"),
+        "cut after a line": (config[: config.find("data:")], "config.yaml has no data, optim; is the file incomplete?"),
+        "cut in a word": (config[: config.find("demos:") + 3], "line"),
         "not yaml": ("a: [1,\n b: }", "not a configuration of wmzoo"),
         "misspelt field": (config.replace("chapter: 2", "chaptre: 2"), "did you mean 'chapter'"),
         "unknown part": (config.replace("models.dit.Config", "models.dot.Config"), "'wmzoo.models.dot.Config' is not a part"),
@@ -316,6 +327,25 @@ def test_a_half_trained_run_does_not_play(run: Path, tmp_path: Path, complaint: 
     """A run folder whose training was stopped has no export yet: the line asks whether it has ended."""
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     assert "has the training ended?" in complaint("eval", "run")
+
+
+def test_what_does_not_play_or_foresee_is_not_sent_to_eval(run: Path, tmp_path: Path, complaint: Type) -> None:
+    """A policy has no world.json, whatever is typed; a record has no weights; and a folder that is not there may be a record."""
+    assert matches("was not measured as a world model.*policy alone", complaint("compare", str(run)))
+    assert f"type: wmzoo eval {run}" in complaint("rate", str(run))
+    for folder in ("runs/recalled", "docs/results/cells/recorded"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "cell.json").write_text("{}")
+    for command in ("eval", "plan", "probe", "rate", "compare"):
+        assert matches("runs/recalled has results.*without weights.*wmzoo train", complaint(command, "runs/recalled"))
+        assert matches("runs/recorded is not there.*wmzoo recall", complaint(command, "runs/recorded"))
+        assert "did you mean runs/recalled?" in complaint(command, "runs/recaled")
+
+
+def test_half_a_result_is_named(run: Path, tmp_path: Path, complaint: Type) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "eval.json").write_text('{"all": {"n"')
+    assert matches("run/eval.json is damaged.*line 1 is not JSON.*wmzoo eval run", complaint("rate", "run"))
 
 
 def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path, complaint: Type) -> None:
@@ -451,6 +481,18 @@ def test_help_is_not_an_error(words: str, shown: str, say: Type, capsys: pytest.
         say(*words.split())
     assert not ended.value.code
     assert shown in capsys.readouterr().out
+
+
+def test_help_has_no_holes(say: Type, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summaries are whole lines, and a line that is wrapped in the source is one again."""
+    assert "or less that of another arm, with an interval over seeds and handles." in say("--help")
+    assert "--log tensorboard wandb] [any field of the arm]." in say("--help")
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        say("eval", "--help")
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    assert "of an arm" not in lines
+    assert any("of an arm that aligns" in line for line in lines)
 
 
 def test_random_numbers_that_stay_are_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1037,6 +1037,8 @@ def test_power_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(r"a difference of 0.10 takes \d+ training seeds", capsys.readouterr().out)
     dispatch(["power", "--comparisons", "16"])
     assert capsys.readouterr().out.endswith("or more, one of 16 that are compared\n")
+    dispatch(["power", "--seeds", "2"])
+    assert capsys.readouterr().out.endswith("; a verdict takes 3 seeds\n")
     for wrong, rule in {"--rate 60": "--rate lies between 0 and 1", "--same 0.1": "--alike lies from -1 to --same"}.items():
         with pytest.raises(UserError, match=rule):
             dispatch(["power", *wrong.split()])

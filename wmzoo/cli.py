@@ -1,6 +1,7 @@
 """What can be typed?  One function per command; its arguments are the options, its docstring the help."""
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -18,10 +19,11 @@ import tyro
 from tyro.conf import Positional
 
 from .config import Experiment, Scale, parts
-from .errors import UserError, unknown
+from .errors import UserError, missing, unknown
 
 Arm = Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
 CORES = os.cpu_count() or 1
+SMALLEST = 8  # pixels of a side: a patch of the smallest encoders
 OF_TRAIN = ("--scale", "--out", "--tasks", "--space", "--log")  # which are no fields of an arm
 MANY = ("--tasks", "--seeds", "--rows", "--settings", "--change", "--against", "--elsewhere", "--arms")
 Measure = Literal["play", "plan", "foresee", "probe", "shift", "transfer"]
@@ -36,7 +38,11 @@ def list_(json: bool = False) -> None:
 
 
 def card(name: Positional[str]) -> None:
-    """Citation and equations of a member, each with the function that is it."""
+    """Citation and equations of a member, each with the function that is it.
+
+    Args:
+        name: of an objective, an arm, a study or a model.
+    """
     from .registry import card
 
     print(card(name))
@@ -67,7 +73,8 @@ def collect(tasks: tuple[str, ...] = ("mw3",), episodes: int = 60, size: int = 9
 
     if not tasks:
         raise UserError("--tasks needs a value")
-    collect(resolve(tasks), Path(data), _positive("--size", size), _positive("--episodes", episodes), _positive("--processes", processes))
+    counts = _positive("--size", size, SMALLEST), _positive("--episodes", episodes), _positive("--processes", processes)
+    collect(resolve(tasks), Path(data), *counts)
 
 
 def train(arguments: list[str]) -> None:
@@ -505,7 +512,7 @@ def power(
         same: correlation of one arm's outcomes on one handle from seed to seed, at least as much.
         comparisons: arms that are compared with the baseline; Holm corrects for them.
     """
-    from .stats import detectable, seeds_needed
+    from .stats import SEEDS, detectable, seeds_needed
 
     rules = {
         f"--rate lies between 0 and 1, not at {rate:g}": 0 < rate < 1,
@@ -519,12 +526,14 @@ def power(
     among = f", one of {comparisons} that are compared" if comparisons > 1 else ""
     if difference:
         needed = seeds_needed(difference, _positive("--handles", handles), spread, rate, alike, **noise)
-        print(f"a difference of {difference:.2f} takes {needed} training seeds of each arm on {handles} handles{among}")
+        few = f"; a verdict takes {SEEDS}" * (needed < SEEDS)
+        print(f"a difference of {difference:.2f} takes {needed} training seeds of each arm on {handles} handles{among}{few}")
     else:
         least = detectable(seeds, _positive("--handles", handles), spread, rate, alike, **noise)
         if least >= 1:
             raise UserError(f"{seeds} training seeds of each arm on {handles} handles show no difference of rates, not even one of 1")
-        print(f"{seeds} training seeds of each arm on {handles} handles show a difference of {least:.2f} or more{among}")
+        few = f"; a verdict takes {SEEDS} seeds" * (seeds < SEEDS)
+        print(f"{seeds} training seeds of each arm on {handles} handles show a difference of {least:.2f} or more{among}{few}")
 
 
 def demo() -> None:
@@ -565,7 +574,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FileExistsError, NotADirectoryError) as error:
-        print(f"wmzoo: {error.filename} should be a folder, or lie in one; there is a file in its place", file=sys.stderr)
+        print(f"wmzoo: {missing(Path(error.filename))}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:  # the disk is full, nothing may be written there
         print(f"wmzoo: {error}", file=sys.stderr)
@@ -597,39 +606,56 @@ def dispatch(arguments: list[str]) -> None:
 
 def _tyro(target: Any, arguments: list[str], **options: Any) -> Any:
     """tyro.cli whose complaints are one line; a function is called only after its words were understood."""
+    deferred = target if isinstance(target, type) else _later(target)
     if {"-h", "--help"} & set(arguments):
-        return tyro.cli(target, args=arguments, **options)
+        return tyro.cli(deferred, args=arguments, **options)
     for word, after in pairwise([*arguments, "--"]):
         if word in MANY and after.startswith("--"):  # an empty list would mean the default
             raise UserError(f"{word} needs a value")
     heard = io.StringIO()
-    deferred = target if isinstance(target, type) else _later(target)
     try:
         with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard):
             understood = tyro.cli(deferred, args=arguments, **options)
     except SystemExit:
-        raise UserError(_one_line(heard.getvalue())) from None
+        required = [name for name, option in inspect.signature(target).parameters.items() if option.default is option.empty]
+        raise _one_line(heard.getvalue(), f"{options.get('prog')} {' '.join(required).upper()}") from None
     return understood if isinstance(target, type) else understood()
 
 
 def _later(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """The function with the same options, which returns the call instead of making it."""
+    """The function with the same options, which returns the call instead of making it; in its help wrapped lines are one again."""
 
     @wraps(function)
     def later(*args: Any, **kwargs: Any) -> Callable[[], None]:
         return partial(function, *args, **kwargs)
 
+    later.__signature__ = inspect.signature(function)  # pyright: ignore
+    later.__doc__ = re.sub(r"\n {12,}", " ", function.__doc__ or "")
+    del later.__wrapped__  # whose help would be shown
     return later
 
 
-def _one_line(box: str) -> str:
-    """What a box of tyro's says, without the box: the complaint and the nearest right options."""
+def _one_line(box: str, usage: str) -> UserError:
+    """What a box of tyro's says, in our words: the complaint and the nearest right options.
+
+    Args:
+        usage: the command and the words that it cannot do without.
+    """
     lines = [line.strip("│╭╮╰╯─+|- ") if set(line) <= set("│╭╮╰╯─+|- ") else line.strip("│| ") for line in box.splitlines()]
     parts = [part.split("\n") for part in "\n".join(lines[1:]).strip("\n").split("\n\n")]
     complaint = " ".join(parts[0]).rstrip(". ") if parts[0] else "wrong options"
     asked = next((part for part in parts if part[0].startswith("Perhaps you meant")), [])
     near = [match.group() for line in asked if (match := re.match(r"--[\w.-]+", line.strip()))]
-    return complaint + (f"; did you mean {' or '.join(near[:3])}?" if near else "")
+    if match := re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", complaint):
+        return unknown(match[2], match[1], re.findall(r"'(.*?)'", match[3]))
+    if match := re.fullmatch(r"Missing value for argument '(.*)'\. Expected (\d+) values", complaint):
+        return UserError(f"{match[1]} needs {'a value' if match[2] == '1' else f'{match[2]} values'}")
+    if match := re.match(r"Error parsing (--\S+): .*?('.*')", complaint):
+        whole = "whole " * bool(re.search(rf"{match[1]} .*INT", box))
+        return UserError(f"{match[1]} takes {whole}numbers, not {match[2]}")
+    if complaint.startswith("Missing from"):
+        return UserError(f"a word is missing: {usage}; {' '.join(usage.split()[:2])} --help says more")
+    return UserError(complaint + (f"; did you mean {' or '.join(near[:3])}?" if near else ""))
 
 
 def _take(words: list[str], flag: str, default: str) -> tuple[str, list[str]]:
@@ -654,14 +680,14 @@ def _take_many(words: list[str], flag: str, most: int = 1000) -> tuple[tuple[str
     return tuple(words[start:end]), words[: start - 1] + words[end:]
 
 
-def _positive(flag: str, value: int) -> int:
+def _positive(flag: str, value: int, least: int = 1) -> int:
     """The value.
 
     Raises:
-        UserError: it is less than 1.
+        UserError: it is less than the least.
     """
-    if value < 1:
-        raise UserError(f"{flag} must be at least 1, not {value}")
+    if value < least:
+        raise UserError(f"{flag} must be at least {least}, not {value}")
     return value
 
 
