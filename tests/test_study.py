@@ -118,7 +118,7 @@ def test_with_few_demonstrations_stages_without_actions_have_videos() -> None:
 
 @pytest.mark.parametrize("name", sorted(registry.members("studies")))
 def test_every_study_names_arms_and_fields_that_exist(name: str) -> None:
-    for scale in ("tiny", "small"):
+    for scale in ("tiny", "small", "base", "paper"):
         assert list(experiments(replace(study(name, scale), seeds=(0,)), scale, {}))
 
 
