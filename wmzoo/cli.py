@@ -388,7 +388,7 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
     from .study import planned, restricted
     from .study import study as named
 
-    named(name)
+    named(name)  # a name that is wrong is told before what is missing under it
     if write:
         read_between(Path(write), name)
     where = Path(runs) / "studies" / name / "asked.json"
@@ -573,11 +573,9 @@ def main() -> None:
         raise SystemExit(2) from None
     except BrokenPipeError:  # the reader of our output had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (FileExistsError, NotADirectoryError) as error:
-        print(f"wmzoo: {missing(Path(error.filename))}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:  # the disk is full, nothing may be written there
-        print(f"wmzoo: {error}", file=sys.stderr)
+    except OSError as error:  # a folder is a file, the disk is full, nothing may be written there
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError) and error.filename
+        print(f"wmzoo: {missing(Path(error.filename)) if in_the_way else error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nwmzoo: stopped; the same command goes on from here", file=sys.stderr)

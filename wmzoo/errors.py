@@ -15,11 +15,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"known: {', '.join(repr(one) if ',' in one else one for one in names)}"
-    )
+    listed = ", ".join(repr(one) if "," in one else one for one in names)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {listed}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
