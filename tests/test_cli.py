@@ -194,6 +194,7 @@ def foreign(config: str) -> dict[str, tuple[bytes, str]]:
     text = {
         "another program's": ("name: my app\nversion: 2\n", "does not describe an experiment"),
         "empty": ("", "does not describe an experiment"),
+        "cut in half": (config[: len(config) // 2], "config.yaml"),
         "cut after a line": (config[: config.find("data:")], "config.yaml has no data, optim; is the file incomplete?"),
         "cut in a word": (config[: config.find("demos:") + 3], "line"),
         "not yaml": ("a: [1,\n b: }", "not a configuration of wmzoo"),
