@@ -18,7 +18,7 @@ from wmzoo.ledger import Claim, Found, Judged, claims, compared, concluded, judg
 from wmzoo.registry import arm
 from wmzoo.rollout import Played, summary
 from wmzoo.stats import Estimate
-from wmzoo.study import Job, Plan, study
+from wmzoo.study import Job, Plan, Study, study
 from wmzoo.tables import saved
 
 ROOT = Path(__file__).parents[1]
@@ -243,6 +243,26 @@ def test_without_cells_or_data_nothing_is_said(tmp_path: Path, monkeypatch: pyte
     found = judged(tested, tmp_path, "small")
     assert (found.verdict, found.found) == ("not run", "no demonstrations here of drawer-open, window-close, button-press-topdown")
     assert judged(replace(tested, study=""), tmp_path, "small").verdict == "untested"
+
+
+def test_a_claim_is_judged_by_the_seeds_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLARE is better with the seeds of the study, and worse with three others: either answer is to be had."""
+    (tested,) = (claim for claim in claims() if claim.number == 1)
+
+    def plan(name: str, few: Study, *_: object) -> Plan:
+        jobs = [
+            cell(tmp_path / f"{row}-{seed}", (row, "40 demonstrations", str(seed)), 12 if (row == "flare") == (seed < 3) else 4)
+            for row in sorted(tested.rows)
+            for seed in few.seeds
+        ]
+        return Plan(name, few, tuple(jobs))
+
+    monkeypatch.setattr(ledger, "missing_data", lambda *_: [])
+    monkeypatch.setattr(ledger, "planned", plan)
+    assert judged(tested, tmp_path, "small").verdict == "holds"
+    mine = judged(tested, tmp_path, "small", (3, 4, 5))
+    assert (mine.verdict, mine.n) == ("fails", "3 seeds x 40 handles")
+    assert judged(tested, tmp_path, "small", (0, 5)).verdict == "too few seeds"
 
 
 def test_a_report_knows_the_claims_that_its_study_tests(tmp_path: Path) -> None:

@@ -463,12 +463,13 @@ def cell(
     work(Job(Path(folder), load(Path(folder) / "config.yaml"), (), (), measures, *counts, elsewhere))
 
 
-def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bool = False) -> None:
+def claims(runs: str = "runs", scale: Scale = "small", seeds: tuple[int, ...] = (), write: str = "", json: bool = False) -> None:
     """The ledger: what the papers claim, the study that tests it, what was found, at which n.
 
     Args:
         runs: folder of all runs.
         scale: of the arms.
+        seeds: of training, of which a claim takes those that its rows have; those of its study where none are given.
         write: a page that has a place for the table; a CSV of it goes to docs/results/claims.csv, and what stood there of claims without
             cells here stays.
         json: print one object a claim.
@@ -480,7 +481,7 @@ def claims(runs: str = "runs", scale: Scale = "small", write: str = "", json: bo
         read_between(Path(write), MARK)
     if not any(Path(runs).glob("*/cell.json")):
         print(f"wmzoo: note: {runs} has no cells, so nothing is judged; wmzoo recall takes back those in docs/results", file=sys.stderr)
-    judged, published = known(Path(runs), scale), Path(write).parent / "docs" / "results" / "claims.csv"
+    judged, published = known(Path(runs), scale, seeds), Path(write).parent / "docs" / "results" / "claims.csv"
     if write:
         judged = with_published(judged, published, scale)
     rows = table(judged, scale)

@@ -113,14 +113,14 @@ def claims() -> list[Claim]:
     return sorted(listed, key=lambda claim: claim.number)
 
 
-def judged(claim: Claim, runs: Path, scale: Scale) -> Judged:
-    """A claim against the cells that there are."""
+def judged(claim: Claim, runs: Path, scale: Scale, seeds: tuple[int, ...] = ()) -> Judged:
+    """A claim against the cells that there are, of these training seeds; of those of the study where none are given."""
     if not claim.study:
         return Judged(claim, "", "", "untested")
     whole = study(claim.study, scale)
     if not claim.rows <= whole.rows.keys() or not {*filter(None, claim.settings)} <= whole.settings.keys():
         return Judged(claim, "", "", "untested")  # at this scale
-    few = restricted(whole, (), tuple(claim.rows))
+    few = restricted(whole, seeds, tuple(claim.rows))
     if lacking := missing_data(few, scale, {}):
         return Judged(claim, f"no demonstrations here of {', '.join(dict.fromkeys(task for _, task in lacking))}", "", "not run")
     return against(claim, planned(claim.study, few, runs, scale, {}))
@@ -305,9 +305,9 @@ def where(claim: Claim, scale: Scale | None) -> str:
     return ", ".join(filter(None, (claim.study, " against ".join(filter(None, claim.settings)), at)))
 
 
-def known(runs: Path, scale: Scale) -> list[Judged]:
+def known(runs: Path, scale: Scale, seeds: tuple[int, ...] = ()) -> list[Judged]:
     """All claims, judged."""
-    return [judged(claim, runs, scale) for claim in claims()]
+    return [judged(claim, runs, scale, seeds) for claim in claims()]
 
 
 def with_published(rows: Sequence[Judged], before: Path, scale: Scale | None = None) -> list[Judged]:
