@@ -31,7 +31,7 @@ from wmzoo.shapes import checked
 Control = Literal["none", "current", "shuffled"]
 Centre = Literal["none", "batch", "instruction"]
 ALIKE = 0.95  # mean cosine between targets of the same instruction from which on aligning with them is called trivial
-STILL = 0.01  # deviation of raw targets, as a part of their size, below which they are called collapsed
+STILL = 0.01  # deviation of targets as the loss sees them, as a part of their raw size, below which they are called collapsed
 
 
 @checked
@@ -225,6 +225,7 @@ class Align(Aligned):
             alike, size = likeness(target, group), raw[valid].square().mean().sqrt()
             seen = {
                 "target_std": spread(raw[valid]),
+                "target_std_as_seen": spread(target),
                 "target_cosine": likeness(target, everyone),
                 "target_cosine_same_instruction": alike,
                 "prediction_std": spread(mine),
@@ -232,7 +233,7 @@ class Align(Aligned):
                 "retrieval": retrieved(mine, target),
                 "retrieval_by_chance": 1 / valid.sum(),
                 "alarm: the targets of an instruction are alike": (alike > ALIKE).float(),
-                "alarm: the targets have collapsed": (spread(raw[valid]) < STILL * size).float(),
+                "alarm: the targets have collapsed": (spread(target) < STILL * size).float(),
             }
             if self.plan.which == "future":
                 seen["retrieval_by_copy"] = retrieved(self.centre(self.embed(batch, "now"), batch, valid)[valid], target)

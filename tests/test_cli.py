@@ -291,6 +291,17 @@ def test_too_many_demonstrations(toy_data: Path, complaint: Type) -> None:
     assert matches("11 training episodes.*40 demonstrations.*wmzoo collect --tasks toy-red", line)
 
 
+def test_results_without_weights_do_not_get_other_weights(run: Path, tmp_path: Path, complaint: Type) -> None:
+    """A record that was taken back: trained again by hand, its outcomes would be those of weights that are not there any more."""
+    record = tmp_path / "record"
+    record.mkdir()
+    shutil.copy(run / "config.yaml", record)
+    (record / "cell.json").write_text('{"measured": []}')
+    line = complaint("train", str(record / "config.yaml"), "--out", str(record))
+    assert matches("record has results that were taken back without weights, and these would be others'; choose another --out", line)
+    assert not (record / "export").exists()
+
+
 def test_a_run_folder_keeps_its_run(run: Path, toy_data: Path, complaint: Type) -> None:
     """Another arm into the same folder: the line names a way out, the folder stays as it is (the fixture checks)."""
     line = complaint("train", *SMALL, "--data.root", str(toy_data), "--out", str(run), "--seed", "1")

@@ -481,7 +481,7 @@ def test_what_is_logged(batch: Batch, sizes: Sizes) -> None:
     hybrid = made(small(), sizes).eval()
     seen = hybrid.watch(batch)
     assert {name.split("/")[1].split(":")[0] for name in seen} == {
-        "target_std", "target_cosine", "target_cosine_same_instruction", "prediction_std",
+        "target_std", "target_std_as_seen", "target_cosine", "target_cosine_same_instruction", "prediction_std",
         "prediction_cosine", "retrieval", "retrieval_by_chance", "retrieval_by_copy", "alarm",
     }  # fmt: skip
     same = batch.map(torch.clone)
@@ -493,6 +493,20 @@ def test_what_is_logged(batch: Batch, sizes: Sizes) -> None:
     assert plain.watch(batch[2:3]) == {}
     cast("Any", objective(plain).target).forward = lambda rows, which: torch.randn(len(rows), 1, 4, 32)
     assert [value for name, value in plain.watch(batch).items() if "alarm" in name] == [0, 0]
+
+
+@pytest.mark.parametrize(("apart", "alarm"), [(0.1, 0), (0.003, 1)])
+def test_a_collapse_within_instructions_is_seen(batch: Batch, sizes: Sizes, apart: float, alarm: int) -> None:
+    """Targets that tell instructions apart and hardly anything else have collapsed: what is left after centring is too small to be told."""
+    hybrid = made(small(), sizes).eval()
+    places = torch.randn(len(batch), 1, 4, 32, generator=torch.Generator().manual_seed(0))
+    by_text = batch.text.unique(dim=0, return_inverse=True)[1].float()[:, None, None, None]
+    assert objective(hybrid).plan.centre == "instruction"
+    cast("Any", objective(hybrid).target).forward = lambda rows, which: by_text + apart * places
+    seen = {name.split("/")[1]: value for name, value in hybrid.watch(batch).items()}
+    assert seen["alarm: the targets have collapsed"] == alarm
+    assert seen["target_std"] > 0.1
+    assert seen["target_std_as_seen"] == pytest.approx(apart, rel=0.3)
 
 
 @pytest.mark.parametrize("name", sorted(n for n in registry.members("arms") if n.startswith("flare")))

@@ -27,7 +27,7 @@ from wmzoo.interfaces import Encoder, Residuals
 from wmzoo.models import backbones, vit_mae
 from wmzoo.report import foresight, worlds
 from wmzoo.run import train
-from wmzoo.stats import by_episode
+from wmzoo.stats import by_start
 from wmzoo.study import Job
 from wmzoo.subject import subject
 from wmzoo.work import work
@@ -62,7 +62,7 @@ def test_own_future_by_hand() -> None:
 def test_a_line_by_hand() -> None:
     """Errors 1 and 3 of 2 and 6 copied: skill 1 - 4/8, and where it moves 3/6; one episode a task has no spread within a task."""
     values = {"l1": np.array([1.0, 3.0]), "copied": np.array([2.0, 6.0]), "mse": np.array([1.0, 1.0]), "copy mse": np.array([4.0, 1.0])}
-    row = line(values, np.array([0, 1]), np.array([0, 1]))
+    row = line(values, np.array([0, 1]))
     assert (row["skill"], row["moving_ratio"], row["n"]) == (0.5, 0.5, 2)
     assert row["skill_interval"] == [0.5, 0.5]
     assert (row["pixel skill"], row["pixel moving_ratio"]) == (1 - 2 / 5, 1 / 4)
@@ -71,12 +71,12 @@ def test_a_line_by_hand() -> None:
 def test_where_all_windows_change_alike_nothing_is_perfect() -> None:
     """No window changes more than the median one: then all count, and an error of a half of what a copy is off by is a half."""
     values = {"l1": np.array([1.0, 1.0]), "copied": np.array([2.0, 2.0])}
-    assert line(values, np.array([0, 1]), np.array([0, 1]))["moving_ratio"] == 0.5
+    assert line(values, np.array([0, 1]))["moving_ratio"] == 0.5
 
 
 def test_listening_by_hand() -> None:
     """Errors of 1 with the own actions, of 2.5 with another's, of 4 copied: skills 3/4 and 3/8, so 3/8 are lost."""
-    told = heard(np.array([[1.0, 1.0], [2.5, 2.5], [4.0, 4.0]]), np.array([0, 1]), np.array([0, 1]))
+    told = heard(np.array([[1.0, 1.0], [2.5, 2.5], [4.0, 4.0]]), np.array([0, 1]))
     assert (told["skill"], told["with_others_actions"], told["difference"], told["n"]) == (0.75, 0.375, 0.375, 2)
     assert told["interval"] == [0.375, 0.375]
 
@@ -205,17 +205,25 @@ def test_another_feature_space_in_words() -> None:
             cli.parse_train(words.split())
 
 
-def test_episodes_take_the_place_of_handles() -> None:
-    """Windows of an episode come together, by their number; tasks with unequal numbers of episodes become one."""
-    values, episode = np.array([[1.0, 3.0, 5.0, 7.0]]), np.array([4, 4, 2, 9])
-    assert by_episode(values, np.array([0, 0, 0, 1]), episode).tolist() == [[[4.75, 1.0, 6.25]]], "4 + (7 - 4) x 3 / 4, ..."
-    assert by_episode(values, np.array([0, 1, 1, 0]), np.array([8, 4, 2, 9])).tolist() == [[[1.0, 7.0], [5.0, 3.0]]]
-    assert by_episode(values[:, 1:3], np.array([1, 0]), episode[1:3]).tolist() == [[[5.0, 3.0]]]
+def test_what_episodes_started_from_takes_the_place_of_handles() -> None:
+    """Windows of one seed come together, whatever their task; starts with more windows weigh more."""
+    values = np.array([[1.0, 3.0, 5.0, 7.0]])
+    assert by_start(values, np.array([4, 4, 2, 9])).tolist() == [[[4.75, 1.0, 6.25]]], "4 + (7 - 4) x 3 / 4, ..."
+    assert by_start(values[:, 1:3], np.array([1, 0])).tolist() == [[[5.0, 3.0]]]
+
+
+def test_starts_of_older_measurements_are_ranks(tmp_path: Path) -> None:
+    """They kept the number of the episode over all tasks; the first of each task was recorded with one seed, the second with another."""
+    task, episode = np.array([1, 0, 1, 0, 2]), np.array([7, 0, 5, 1, 8])
+    np.savez(tmp_path / "world.npz", task=task, episode=episode)
+    assert windows(tmp_path)["start"].tolist() == [1, 0, 0, 1, 0]
+    np.savez(tmp_path / "world.npz", task=task, episode=episode, start=episode + 40)
+    assert windows(tmp_path)["start"].tolist() == [47, 40, 45, 41, 48]
 
 
 def test_a_difference_of_errors_by_hand() -> None:
     """On the seed that both have, window by window; a model that is .1 off where the baseline is .3 is better; nothing of the baseline."""
-    shared = {"task": np.zeros(6, int), "episode": np.arange(6) // 2}
+    shared = {"task": np.zeros(6, int), "episode": np.arange(6) // 2, "start": np.arange(6) // 2}
     noise = np.array([0.0, 0.01, 0.0, 0.02, 0.01, 0.0])
     base, good = ({"prediction/8/l1": np.full(6, error), **shared} for error in (0.3, 0.1))
     same = {"prediction/8/l1": 0.3 + noise * [1, -1, 1, -1, 1, -1], **shared}
@@ -344,7 +352,9 @@ def test_an_implicit_world_model_is_read_by_a_linear_map(runs: Path) -> None:
     with pytest.raises(UserError, match="say --space"):
         evaluate(runs / "flare", count=20, space=runs / "rla")
     result, other = evaluate(runs / "flare", count=20, space=runs / "rla_wm"), evaluate(runs / "rla_wm", count=20)
-    assert list(result["ways"]) == ["prediction", "present, mapped"]
+    assert list(result["ways"]) == ["prediction", "present, mapped", "untrained, mapped"]
+    assert result["untrained"]["skill"] == pytest.approx(result["ways"]["untrained, mapped"]["8"]["skill"])
+    assert result["untrained"] != result["listens"]
     assert list(result["ways"]["prediction"]) == ["8"]
     own = result["own_space"]
     assert own["n"] == result["n"]
@@ -355,9 +365,16 @@ def test_an_implicit_world_model_is_read_by_a_linear_map(runs: Path) -> None:
     words = table(result)
     assert f"linear map fitted on {result['fitted']} training windows" in words
     assert "with another window's actions: finds" in words
+    assert "listens, with weights that nothing has trained: skill" in words
     summary = compare([runs / "rla_wm", runs / "flare"], runs / "compared")
     assert "flare: read by a linear map" in compare_table(summary)
     assert "flare: read by a linear map" in foresight(summary, "worlds", "").note
+    told, stored = summary["arms"]["flare"]["untrained"], windows(runs / "flare")
+    errors = {way: stored[f"{way}/8/l1"].mean() for way in ("prediction", "untrained, mapped")}
+    copied = stored["prediction/8/copied"].mean()
+    assert told["gain"]["mean"] == pytest.approx((errors["untrained, mapped"] - errors["prediction"]) / copied, rel=1e-4)
+    assert told["skill"]["mean"] == pytest.approx(1 - errors["untrained, mapped"] / copied, rel=1e-4)
+    assert f"with fresh weights, read alike, it has a skill of {told['skill']['mean']:+.2f}" in compare_table(summary)
     assert set(summary["arms"]["flare"]["horizons"]) == {"8"}
 
 
@@ -406,7 +423,7 @@ def test_every_decoder_stands_beside_its_models(runs: Path) -> None:
 
 def test_skill_over_seeds_by_hand() -> None:
     """Two episodes of one task, two seeds: errors (1, 3) and (1, 3) of 4 and 4 copied are half of it; the second digit of each is sure."""
-    shared = {"task": np.zeros(2, int), "episode": np.arange(2), "copied": np.array([4.0, 4.0])}
+    shared = {"task": np.zeros(2, int), "episode": np.arange(2), "start": np.arange(2), "copied": np.array([4.0, 4.0])}
     mine = [Measured(Path(), {}, {"l1": np.array([1.0, 3.0]), **shared}) for _ in range(2)]
     part = _interval(mine, "l1", "copied")
     assert part["mean"] == pytest.approx(0.5)
@@ -417,7 +434,7 @@ def test_skill_over_seeds_by_hand() -> None:
 def test_recovered_actions_by_hand() -> None:
     """Windows 1 and 3 of four are tried, of two episodes and two seeds: errors 1 and 3 of spreads 4 and 4 leave half explained."""
     tried = {"recovers/row": np.array([1, 3]), "recovers/error": np.array([1.0, 3.0]), "recovers/spread": np.array([4.0, 4.0])}
-    stored = {"task": np.zeros(4, int), "episode": np.array([0, 0, 1, 1]), **tried}
+    stored = {"task": np.zeros(4, int), "start": np.array([0, 0, 1, 1]), **tried}
     assert explained([stored, stored])["mean"] == pytest.approx(0.5)
     alone = explained([stored])
     assert (alone["low"], alone["high"]) == pytest.approx((0.5 - 12.706 * 0.25, 0.5 + 12.706 * 0.25), abs=1e-3)

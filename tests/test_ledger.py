@@ -17,7 +17,7 @@ from wmzoo.files import read_between, read_json, write_between, write_json
 from wmzoo.ledger import Claim, Found, Judged, claims, compared, concluded, judged, of_study, table, with_published, word
 from wmzoo.registry import arm
 from wmzoo.rollout import Played, summary
-from wmzoo.stats import Estimate
+from wmzoo.stats import Estimate, corrected
 from wmzoo.study import Job, Plan, Study, study
 from wmzoo.tables import saved
 
@@ -224,7 +224,7 @@ def test_probes_are_compared_over_seeds(tmp_path: Path) -> None:
     claim = Claim(11, "x", "probes better", "", "s", "ours", ("theirs",), measure="probe")
     found = compared(claim, cells, "ours", "theirs")
     assert found is not None
-    assert found.estimate == pytest.approx((0.2, 0.1 / 3**0.5, 2))
+    assert found.estimate[:3] == pytest.approx((0.2, 0.1 / 3**0.5, 2))
     assert found.n == "3 seeds, 9 windows of 3 episodes each"
     alone = compared(claim, {row: jobs[:1] for row, jobs in cells.items()}, "ours", "theirs")
     assert alone is not None
@@ -297,13 +297,16 @@ def test_a_claim_with_a_comparison_missing_is_unfinished_unless_it_fails() -> No
     assert concluded(claim, {"a": None, "b": None}).verdict == "not run"
 
 
-def test_few_seeds_do_not_make_other_comparisons_stricter() -> None:
-    """Holm's correction is for the comparisons that can be told."""
+def test_what_is_still_to_be_told_counts() -> None:
+    """Holm corrects for all comparisons of a claim; one of a single seed counts as one to come, however sure it looks."""
     claim = Claim(16, "x", "nearer", "", "s", "ours", ("a", "b"))
-    sure = Estimate(0.2, 0.08, 100.0)  # 2.5 standard errors: above 0 alone, not among two of which the other is surer
-    alone = concluded(claim, {"a": Found(sure, "3 seeds", 3), "b": Found(Estimate(0.9, 0.01, 100.0), "1 seed", 1)})
-    assert alone.found.startswith("a: +0.200 [+0.041, +0.359]")
-    assert alone.verdict == "too few seeds"
+    sure = Estimate(0.2, 0.08, 100.0)
+    low, high = corrected([sure], awaited=1)[0]
+    for other in (None, Found(Estimate(0.9, 0.01, 100.0), "1 seed", 1)):
+        alone = concluded(claim, {"a": Found(sure, "3 seeds", 3), "b": other})
+        assert alone.found.startswith(f"a: +0.200 [{low:+.3f}, {high:+.3f}]")
+        assert alone.verdict == ("too few seeds" if other else "unfinished")
+    assert low < sure.interval()[0]
 
 
 def test_what_was_published_stays_where_nothing_is_here(tmp_path: Path) -> None:
@@ -341,6 +344,8 @@ def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- claims -->\nold\n<!-- end of claims -->\nafter\n")
     rows = table([judged(Claim(1, "x", "says | so", "9%"), tmp_path, "small")], "small")
+    assert "seeds" not in rows.note
+    assert "Training seeds that were asked for: 3, 4." in table([], "small", (3, 4)).note
     write_between(page, ledger.MARK, rows.markdown)
     text = page.read_text()
     assert text.startswith("before\n<!-- claims -->\n| ")

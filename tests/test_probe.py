@@ -29,7 +29,7 @@ def seen(features: np.ndarray, motion: np.ndarray, tasks: int = 3, episodes: int
     """Windows that are shared out evenly over tasks and episodes."""
     number = np.arange(len(motion)) * tasks * episodes // len(motion)
     names = tuple("abc"[:tasks])
-    return Seen(("hand x", "hand y")[: motion.shape[1]], names, number // episodes, number, motion, {"latent": features})
+    return Seen(("hand x", "hand y")[: motion.shape[1]], names, number // episodes, number, number % episodes, motion, {"latent": features})
 
 
 def drawn(n: int, width: int, seed: int = 0) -> np.ndarray:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -411,7 +412,7 @@ def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
     """Written down and taken back elsewhere the tables are the same; only what is new is run, with the stages that it alone stands on."""
     what = plan(toy_data, tmp_path / "here")
     played_as(what, {"policy": 0.25, "flare": 0.75}, seeds=("0", "1"))
-    records.keep(what, tmp_path / "here", tmp_path / "records")
+    records.keep(what, tmp_path / "records")
     launch.prepare(plan(toy_data, tmp_path / "there").cells[0])  # was about to be run when a study was stopped
     assert records.recall(tmp_path / "records", tmp_path / "there") == 8
     assert records.recall(tmp_path / "records", tmp_path / "there") == 0, "what is there stays"
@@ -432,11 +433,11 @@ def test_results_outlive_their_runs(toy_data: Path, tmp_path: Path) -> None:
     before = [*whole["measured"], "foresee 256"]
     write_json(cell, whole | {"measured": before})
     with pytest.raises(UserError, match=r"trained again, and what is written down of it knows more: foresee 256; run the studies"):
-        records.keep(what, tmp_path / "here", tmp_path / "records")
+        records.keep(what, tmp_path / "records")
     assert read_json(cell, "a cell")["measured"] == before
     write_json(cell, whole)
     (cell.parent / "eval-light-1.json").touch()
-    records.keep(what, tmp_path / "here", tmp_path / "records")
+    records.keep(what, tmp_path / "records")
     assert not (cell.parent / "eval-light-1.json").exists(), "what another training was measured to do"
 
 
@@ -459,7 +460,7 @@ def test_what_is_being_trained_is_not_taken_back(toy_data: Path, tmp_path: Path)
     """A worker holds the queue of its cell before there is a checkpoint."""
     what = plan(toy_data, tmp_path / "here")
     played_as(what, {"policy": 0.25}, seeds=("0",))
-    records.keep(what, tmp_path / "here", tmp_path / "records")
+    records.keep(what, tmp_path / "records")
     begun = plan(toy_data, tmp_path / "there").cells[0].folder
     (begun / "queue").mkdir(parents=True)
     with alone_in(begun / "queue"):
@@ -488,6 +489,9 @@ def test_a_page_loses_no_cell_that_it_shows(toy_data: Path, tmp_path: Path) -> N
     told = page.read_text()
     assert told.startswith("above\n<!-- small -->\n| arm |")
     assert told.endswith("![differences](docs/results/small/differences.png)\n<!-- end of small -->\nbelow\n")
+    assert not (home / "small" / "asked.json").exists()
+    report.publish(replace(what, asked={"rows": ["flare"]}), tmp_path / "runs", page)
+    assert read_json(home / "small" / "asked.json", "what was asked for") == {"rows": ["flare"]}, "whatever another study asks meanwhile"
     assert (home / "small" / "differences.png").exists()
     assert len(list((home / "cells").iterdir())) == 2
     report.publish(what, tmp_path / "runs", page)
@@ -601,7 +605,7 @@ def test_a_page_says_which_code_trained_its_cells(toy_data: Path, tmp_path: Path
     for job in what.cells:
         if job.about[0] in codes:
             write_json(job.folder / "cell.json", read_json(job.folder / "cell.json", "") | codes[job.about[0]])
-    told = report.provenance(what, tmp_path / "asked.json")["wmzoo that trained the runs"]
+    told = report.provenance(what)["wmzoo that trained the runs"]
     assert told == "0.1.0: 4 cells (4 not known); 0.2.0: 4 cells (1 state of its code)"
     assert report.in_words(["a", "b", "a", ""]) == "4 cells (2 states of its code, 1 not known)"
 
@@ -802,7 +806,70 @@ def test_few_seeds_are_no_verdict_on_a_method(toy_data: Path, tmp_path: Path, fe
     assert found.lines[2].gap is not None
     assert found.lines[2].gap.seeds == few
     assert found.lines[1].gap == before, "few seeds do not make the others stricter"
-    assert "2 comparisons, 1 of fewer than three seeds among themselves" in report.differences(found).note
+    assert "2 comparisons, 1 of them to come; 1 of fewer than 3 seeds among themselves" in report.differences(found).note
+
+
+def test_what_is_shown_does_not_change_what_is_found(toy_data: Path, tmp_path: Path) -> None:
+    """Holm corrects for rows that were run though they were not asked for, and for those still to come; a note names them."""
+    three = replace(SMALL, handles=40, settings={"": {"data.demos": 3}}, seeds=(0, 1, 2))
+    whole = plan(toy_data, tmp_path, three)
+    played_as(whole, {"policy": 0.25, "flare": 0.375}, seeds=("0", "1", "2"))
+    some = plan(toy_data, tmp_path, restricted(three, (), ("flare",)))
+    alone = find(some, {}, {})
+    assert (alone.comparisons, alone.awaited, alone.beside) == (1, 0, ())
+    waiting = find(whole, {}, {})
+    assert (waiting.comparisons, waiting.awaited) == (2, 1)
+    assert "for 2 comparisons, 1 of them to come." in report.differences(waiting).note
+    assert alone.lines[1].gap is not None
+    assert waiting.lines[1].gap is not None
+    assert waiting.lines[1].gap.p == pytest.approx(min(1.0, 2 * alone.lines[1].gap.p))
+    played_as(whole, {"flare, tap .25": 0.5}, seeds=("0", "1", "2"))
+    everything, chosen = find(whole, {}, {}), find(plan(toy_data, tmp_path, restricted(three, (), ("flare",))), {}, {})
+    assert len(chosen.lines) == 2
+    assert chosen.lines[1].gap == everything.lines[1].gap
+    assert (chosen.comparisons, chosen.beside) == (2, ("flare, tap .25",))
+    assert "for 2 comparisons; not shown but run, and so among them: flare, tap .25." in report.differences(chosen).note
+    assert "not shown" not in report.differences(everything).note
+
+
+def test_seeds_of_ones_own_are_named(toy_data: Path, tmp_path: Path) -> None:
+    """Successes stand seed by seed: which seeds they are of is no secret."""
+    for seeds, told in (((0, 1), False), ((4, 7), True)):
+        what = plan(toy_data, tmp_path, replace(SMALL, settings={"": {"data.demos": 3}}, seeds=seeds))
+        assert ("Training seeds 4, 7." in report.success(find(what, {}, {})).note) == told
+
+
+@pytest.mark.parametrize("engine", ["ray", "slurm"])
+def test_jobs_elsewhere_ask_for_the_gpus_they_are_given(engine: launch.Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray and SLURM are told how many each job keeps; SLURM nothing where none are asked for, since some clusters refuse that word."""
+    fake = MagicMock()
+    monkeypatch.setattr(launch, "_engine", lambda _: fake)
+    for gpus in (0, 2):
+        with launch.launcher(engine, 1, 1, "local", gpus) as submit:
+            submit(["list"], tmp_path / "log").result()
+    told, name = (fake.remote, "num_gpus") if engine == "ray" else (fake.AutoExecutor.return_value.update_parameters, "gpus_per_node")
+    assert [call.kwargs.get(name) for call in told.call_args_list] == ([0, 2] if engine == "ray" else [None, 2])
+
+
+def test_gpus_are_kept_by_a_launcher() -> None:
+    with pytest.raises(UserError, match="--gpus 1: a number that --launcher ray or slurm keeps for each run"):
+        cli.dispatch(["study", "quick", "--scale", "tiny", "--gpus", "1", "--plan"])
+
+
+def test_what_a_run_starts_from_is_part_of_its_name(toy_data: Path, tmp_path: Path) -> None:
+    """Weights of a local path: the same path with other weights is another cell; what else lies in that run is none of them."""
+    start = tmp_path / "before"
+    (start / "export").mkdir(parents=True)
+
+    def named(weights: bytes) -> Path:
+        (start / "export" / "weights.safetensors").write_bytes(weights)
+        os.utime(start / "export" / "weights.safetensors", ns=(len(weights), len(weights)))
+        return plan(toy_data, tmp_path, replace(SMALL, seeds=(0,)), {"start": str(start)}).cells[0].folder
+
+    first, again, other = named(b"one"), named(b"one"), named(b"other")
+    assert first == again != other
+    (start / "metrics.csv").write_text("step\n")
+    assert named(b"other") == other
 
 
 def test_only_seeds_that_both_have_are_compared(toy_data: Path, tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ def study(
     threads: int = 1,
     launcher: Launcher = "local",
     address: str = "auto",
+    gpus: int = 0,
     episodes: int = 60,
     runs: str = "runs",
 ) -> None:
@@ -334,6 +335,7 @@ def study(
         threads: of each job; part of what decides the last digits of a result, so it does not follow the number of processes.
         launcher: where jobs run.
         address: of the Ray cluster; auto finds it, local starts one here.  With slurm, local runs its jobs on this machine.
+        gpus: that Ray or SLURM keeps for each run; without a launcher, runs use what is there.
         episodes: recorded of each task that has none yet.
         runs: folder of all runs.
     """
@@ -350,16 +352,18 @@ def study(
     asked = {"scale": scale, "seeds": seeds, "rows": rows, "settings": settings, "change": change}
     for flag, value in (("--processes", processes), ("--threads", threads), ("--episodes", episodes)):
         _positive(flag, value)
+    if gpus < 0 or (gpus and launcher == "local"):
+        raise UserError(f"--gpus {gpus}: a number that --launcher ray or slurm keeps for each run")
     if plan and (lacking := missing_data(chosen, scale, changes)):
         names = ", ".join(dict.fromkeys(task for _, task in lacking))
         return print(f"{names}: not recorded yet; without --plan {episodes} episodes of each are, and then this is planned")
     gather(chosen, scale, changes, episodes, processes)
-    what = planned(name, chosen, Path(runs), scale, changes)
+    what = replace(planned(name, chosen, Path(runs), scale, changes), asked=asked)
     print(outline(what, Path(runs), processes))
     if plan:
         return
     write_json(Path(runs) / "studies" / name / "asked.json", asked)
-    with Watcher(what) as watcher, started(launcher, processes, threads, address) as submit:
+    with Watcher(what) as watcher, started(launcher, processes, threads, address, gpus) as submit:
 
         def told(state: dict[Path, Any], failed: dict[Path, str]) -> None:
             if watcher.told(state, failed):
@@ -398,6 +402,7 @@ def report(name: Positional[str], runs: str = "runs", write: str = "") -> None:
     except (KeyError, TypeError):
         raise UserError(f"{where} is not that of a study; delete it and type: wmzoo study {name}") from None
     what = planned(name, restricted(named(name, scale), seeds, rows, settings), Path(runs), scale, _changes(change))
+    what = replace(what, asked=asked)
     print(f"report: {written(what, Path(runs), {}, {})}")
     if write:
         publish(what, Path(runs), Path(write))
@@ -484,7 +489,7 @@ def claims(runs: str = "runs", scale: Scale = "small", seeds: tuple[int, ...] = 
     judged, published = known(Path(runs), scale, seeds), Path(write).parent / "docs" / "results" / "claims.csv"
     if write:
         judged = with_published(judged, published, scale)
-    rows = table(judged, scale)
+    rows = table(judged, scale, seeds)
     if write:
         write_between(Path(write), MARK, rows.markdown)
         write_atomically(published, lambda draft: draft.write_text(rows.csv))
@@ -500,6 +505,7 @@ def power(
     alike: float = 0.3,
     same: float = 0.4,
     comparisons: int = 1,
+    tasks: int = 3,
 ) -> None:
     """Which difference of success can a study show?  Or, with --difference, how many training seeds show that one?  Power 0.8.
 
@@ -512,6 +518,7 @@ def power(
         alike: correlation of two arms' outcomes on one handle.
         same: correlation of one arm's outcomes on one handle from seed to seed, at least as much.
         comparisons: arms that are compared with the baseline; Holm corrects for them.
+        tasks: over which the start states are spread evenly.
     """
     from .stats import SEEDS, detectable, seeds_needed
 
@@ -519,11 +526,12 @@ def power(
         f"--rate lies between 0 and 1, not at {rate:g}": 0 < rate < 1,
         f"--spread lies from 0 to below 1, not at {spread:g}": 0 <= spread < 1,
         f"--difference lies from 0 to below 1, not at {difference:g}": 0 <= difference < 1,
+        f"--handles {handles}: start states over all tasks, as many of each of --tasks {tasks}": handles % max(1, tasks) == 0,
         f"--alike lies from -1 to --same, which is 1 at most, not at {alike:g} and {same:g}": -1 <= alike <= same <= 1,
     }
     if broken := [rule for rule, kept in rules.items() if not kept]:
         raise UserError(broken[0])
-    noise = {"same": same, "comparisons": _positive("--comparisons", comparisons)}
+    noise = {"same": same, "comparisons": _positive("--comparisons", comparisons), "tasks": _positive("--tasks", tasks)}
     among = f", one of {comparisons} that are compared" if comparisons > 1 else ""
     if difference:
         needed = seeds_needed(difference, _positive("--handles", handles), spread, rate, alike, **noise)

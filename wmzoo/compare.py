@@ -14,7 +14,7 @@ from . import config
 from .errors import UserError
 from .files import read_json, write_atomically, write_json
 from .finished import aligns, foresees, plays
-from .stats import CAUTION, SEEDS, Estimate, corrected, over_windows, verdict
+from .stats import CAUTION, SEEDS, Estimate, corrected, over_windows, together, verdict
 
 
 def strip(rows: dict[str, np.ndarray]) -> Figure:
@@ -93,6 +93,8 @@ def table(result: dict[str, Any]) -> str:
     if "listens" in result:
         own, back = result["listens"], result["recovers"]
         lines.append(listens("listens", own))
+        if "untrained" in result:
+            lines.append(listens("listens, with weights that nothing has trained", result["untrained"]))
         if "space" in own:
             lines.append(listens("listens in the space of --space", own["space"]))
         sure = "[{:.2f}, {:.2f}]".format(*back["interval"]) if "interval" in back else FIRST_TASK
@@ -192,9 +194,20 @@ def windows(run: Path, name: str = "world") -> dict[str, np.ndarray]:
     """
     try:
         with np.load(run / f"{name}.npz") as stored:
-            return dict(stored)
+            found = dict(stored)
     except (OSError, ValueError, BadZipFile, EOFError) as error:
         raise UserError(f"{run / name}.npz cannot be read; type: wmzoo eval {run}") from error
+    if "start" not in found and {"task", "episode"} <= found.keys():  # before wmzoo 0.3.0; of these recordings the same, by rank
+        found["start"] = ranked(found["task"], found["episode"])
+    return found
+
+
+def ranked(task: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """The place of each window's episode among those of its task."""
+    rank = np.zeros_like(episode)
+    for name in np.unique(task):
+        rank[task == name] = np.unique(episode[task == name], return_inverse=True)[1]
+    return rank
 
 
 def compare(runs: Sequence[Path], out: Path, baseline: str = "", labels: Sequence[str] = ()) -> dict[str, Any]:
@@ -307,14 +320,32 @@ def _row(mine: Sequence[Measured], horizons: Sequence[str], gaps: Mapping[str, A
     if all("own_space" in one.result for one in mine):
         row["own_space"] = {key: float(np.mean([one.result["own_space"][key] for one in mine])) for key in ("cosine", "found")}
         row["fitted"] = mine[0].result["fitted"]
+    if all("untrained" in one.result for one in mine):
+        row["untrained"] = _untrained(mine)
     return row | {"cost": mine[0].result["cost"]}
 
 
+def _untrained(mine: Sequence[Measured]) -> dict[str, Any]:
+    """Of an implicit world model with fresh weights, read alike: its skill, what training adds to it, and what another's actions take."""
+    (ahead,) = mine[0].result["ways"]["prediction"]
+    error, fresh, copied = (
+        np.stack([one.stored[f"{way}/{ahead}/{name}"] for one in mine]).astype(float)
+        for way, name in (("prediction", "l1"), ("untrained, mapped", "l1"), ("prediction", "copied"))
+    )
+    gain = over_windows(fresh - error, mine[0].stored["start"], copied)
+    low, high = gain.interval()
+    return {
+        "skill": _over_a_copy(_interval(mine, f"untrained, mapped/{ahead}/l1", f"prediction/{ahead}/copied")),
+        "gain": {"mean": gain.mean, "low": low, "high": high},
+        "listens": float(np.mean([one.result["untrained"]["difference"] for one in mine])),
+    }
+
+
 def explained(stored: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """R^2 of actions that were sought on some of the windows, the same ones for every seed, with its interval over seeds and episodes."""
+    """R^2 of actions that were sought on some of the windows, the same ones for every seed, with its interval over seeds and starts."""
     few = stored[0]["recovers/row"]
     error, spread = (np.stack([one[f"recovers/{what}"] for one in stored]).astype(float) for what in ("error", "spread"))
-    part = over_windows(error, stored[0]["task"][few], stored[0]["episode"][few], spread)
+    part = over_windows(error, stored[0]["start"][few], spread)
     low, high = part.interval()
     return _over_a_copy({"mean": part.mean, "low": low, "high": high})
 
@@ -327,7 +358,7 @@ def _interval(mine: Sequence[Measured], metric: str, scale: str = "") -> dict[st
     """Mean over seeds and windows, with its interval; or as a part of the mean of another metric."""
     values, whole = (np.stack([one.stored[name] for one in mine]).astype(float) if name else None for name in (metric, scale))
     assert values is not None
-    estimate = over_windows(values, mine[0].stored["task"], mine[0].stored["episode"], whole)
+    estimate = over_windows(values, mine[0].stored["start"], whole)
     low, high = estimate.interval()
     return {"mean": estimate.mean, "low": low, "high": high}
 
@@ -364,21 +395,21 @@ def differences(
             pairs = [(seeds[name][seed], seeds[base][seed]) for seed in both]
             asked = [ahead for ahead in horizons if all(f"prediction/{ahead}/l1" in one for pair in pairs for one in pair)]
             family |= {(name, ahead): (nearer(pairs, f"prediction/{ahead}/l1"), len(both)) for ahead in asked}
-        ends = corrected([estimate for estimate, _ in family.values()])
+        ends = corrected(together([estimate for estimate, _ in family.values()], alike=False))
         for (key, (estimate, count)), (low, high) in zip(family.items(), ends, strict=True):
             told[key] = {"mean": estimate.mean, "low": low, "high": high, "seeds": count, "verdict": verdict(-high, -low)}
     return told
 
 
 def nearer(pairs: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]], *metrics: str) -> Estimate:
-    """The first model's mean error less the second's, for one pair a training seed; seeds and episodes are samples, tasks are not.
+    """The first model's mean error less the second's, for one pair a training seed; seeds and what episodes started from are samples.
 
     Args:
         pairs: what was measured on the same windows.
         metrics: name of the error in both, or in the one and in the other.
     """
     gaps = np.stack([ours[metrics[0]] - theirs[metrics[-1]] for ours, theirs in pairs])
-    return over_windows(gaps, pairs[0][0]["task"], pairs[0][0]["episode"])
+    return over_windows(gaps, pairs[0][0]["start"])
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -427,8 +458,17 @@ def read_how(row: Mapping[str, Any]) -> str:
     own = row["own_space"]
     return (
         f"read by a linear map fitted on {row['fitted']} training windows; in its own space it finds {own['found']:.2f} of the futures "
-        f"among 64, cosine {own['cosine']:.2f}"
+        f"among 64, cosine {own['cosine']:.2f}{beside_untrained(row)}"
     )
+
+
+def beside_untrained(row: Mapping[str, Any]) -> str:
+    """What is left of an implicit world model's skill beside the same network with fresh weights."""
+    if "untrained" not in row:
+        return "; not read with fresh weights (measured by wmzoo 0.2)"
+    skill, gain = ("{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**row["untrained"][key]) for key in ("skill", "gain"))
+    told = f"; with fresh weights, read alike, it has a skill of {skill}, of which another's actions take {row['untrained']['listens']:.2f}"
+    return f"{told}: training adds {gain}"
 
 
 def scored(result: Mapping[str, Any]) -> dict[str, Any]:

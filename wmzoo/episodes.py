@@ -32,6 +32,11 @@ class Episode:
     folder: Path
     length: int
 
+    @property
+    def attempt(self) -> int:
+        """Its number; attempts of one number were begun from the same seed in all tasks, so they resemble each other."""
+        return int(self.folder.name)
+
     def _load(self, name: str) -> np.ndarray:
         path, again = self.folder / f"{name}.npy", f"delete {self.folder} and collect again"
         try:

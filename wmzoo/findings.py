@@ -1,8 +1,9 @@
 """What do the results of a study say?  Rates, paired differences, costs and sentences; and what has not been run.
 
 A row is better or worse than the baseline only where the interval of its paired difference leaves out 0 (`verdict`), corrected by Holm
-for all comparisons of the study that have three training seeds or more, or for all that have fewer.  Only seeds that both rows have are
-compared, on the same handles.
+for all comparisons that were asked for, those that are not there yet too, and for those of the study's other rows that were run: what is
+looked at does not change what is found.  Those of fewer than three training seeds are corrected among themselves.  Only seeds that both
+rows have are compared, on the same handles.
 """
 
 import csv
@@ -26,6 +27,7 @@ from .stats import (
     paired,
     pooled,
     probability_of_improvement,
+    together,
     verdict,
     wilson,
 )
@@ -122,7 +124,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Findings:
-    """All lines of a study, and what went wrong."""
+    """All lines of a study, and what went wrong.
+
+    Attributes:
+        awaited: comparisons that Holm corrects for and that are not there yet.
+        beside: rows that were not asked for, but were run: they count too.
+    """
 
     name: str
     question: str
@@ -130,6 +137,14 @@ class Findings:
     lines: tuple[Line, ...]
     failed: Mapping[Path, str]
     state: Mapping[Path, State]
+    awaited: int = 0
+    beside: tuple[str, ...] = ()
+
+    @property
+    def comparisons(self) -> int:
+        """That Holm corrects together: of three training seeds or more."""
+        there = sum(line.gap is not None and line.gap.seeds >= SEEDS for line in self.lines)
+        return there + self.awaited + len(self.beside)
 
     @property
     def cells(self) -> int:
@@ -160,7 +175,7 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
         grouped.setdefault((job.about[1], job.about[0]), []).append(job)
     there = [job for job in plan.cells if job.done]  # asked once: others may end meanwhile
     outcomes = {job.folder: played(job) for job in there}
-    gaps = compared(plan, grouped, outcomes)
+    gaps, awaited, beside = compared(plan, grouped, outcomes)
     lines = []
     for (setting, label), jobs in grouped.items():
         done = tuple(job for job in jobs if job.folder in outcomes)
@@ -181,7 +196,7 @@ def find(plan: Plan, state: Mapping[Path, State], failed: Mapping[Path, str]) ->
                 cost=cost(jobs[0].arm, done),
             )
         )
-    return Findings(plan.name, plan.study.question, plan.study.baseline, tuple(lines), dict(failed), dict(state))
+    return Findings(plan.name, plan.study.question, plan.study.baseline, tuple(lines), dict(failed), dict(state), awaited, beside)
 
 
 def outcomes_file(job: Job) -> Path:
@@ -219,24 +234,37 @@ def rated(cube: np.ndarray) -> Rate:
 
 def compared(
     plan: Plan, grouped: Mapping[tuple[str, str], Sequence[Job]], outcomes: Mapping[Path, dict[str, np.ndarray]]
-) -> dict[tuple[str, str], Gap]:
-    """Every row against the baseline in its own setting, all corrected together; those of too few seeds among themselves."""
+) -> tuple[dict[tuple[str, str], Gap], int, tuple[str, ...]]:
+    """Every row against the baseline in its own setting, all corrected together; those of too few seeds among themselves.
+
+    Returns:
+        The differences, by setting and row; how many more there are to come; the rows that were not asked for but count.
+    """
+    others: dict[tuple[str, str], list[Job]] = {}
+    for job in plan.beside:
+        others.setdefault((job.about[1], job.about[0]), []).append(job)
+    outcomes = {**outcomes, **{job.folder: played(job) for job in plan.beside if job.done}}
     pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
-    for (setting, label), jobs in grouped.items():
+    for (setting, label), jobs in {**grouped, **others}.items():
         base = {job.about[2]: outcomes.get(job.folder, {}) for job in grouped.get((setting, plan.study.baseline), ())}
         both = [(found, base[job.about[2]]) for job in jobs if (found := outcomes.get(job.folder)) and base.get(job.about[2])]
-        if label != plan.study.baseline and both:
+        asked = (setting, label) in grouped
+        if label != plan.study.baseline and (both if asked else len(both) >= SEEDS):
             ours, theirs = (np.stack([np.stack(list(pair[i].values())) for pair in both]) for i in (0, 1))
             pairs[setting, label] = ours, theirs
-    found = {}
-    for few in (False, True):  # what one or two seeds say is no test of a method, and does not make the others stricter
+    whole = {key for key, jobs in grouped.items() if key[1] != plan.study.baseline and len(jobs) >= SEEDS}
+    whole -= {key for key in whole if any(outcomes.get(job.folder) == {} for job in grouped[key])}  # nothing plays there
+    found, to_come = {}, 0
+    for few in (False, True):  # what one or two seeds say is no test of a method
         family = {key: pair for key, pair in pairs.items() if (len(pair[0]) < SEEDS) == few}
-        estimates = [paired(ours - theirs) for ours, theirs in family.values()]
-        adjusted = holm([estimate.p for estimate in estimates])
-        for (key, (ours, theirs)), estimate, (low, high), p in zip(family.items(), estimates, corrected(estimates), adjusted, strict=True):
+        awaited = 0 if few else len(whole - family.keys())
+        to_come += awaited
+        estimates = together([paired(ours - theirs) for ours, theirs in family.values()], alike=True)
+        adjusted, ends = holm([estimate.p for estimate in estimates], awaited), corrected(estimates, awaited=awaited)
+        for (key, (ours, theirs)), estimate, (low, high), p in zip(family.items(), estimates, ends, adjusted, strict=True):
             improves = probability_of_improvement(ours.mean(axis=2), theirs.mean(axis=2))
             found[key] = Gap(estimate.mean, max(-1.0, low), min(1.0, high), p, len(ours), ours.size, improves)
-    return found
+    return found, to_come, tuple(", ".join(filter(None, key[::-1])) for key in pairs if key not in grouped)
 
 
 def cost(arm: Experiment, done: Sequence[Job]) -> Cost:

@@ -6,6 +6,7 @@ A run folder is described in run.py, which writes it; nothing here needs what tr
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .config import Experiment, build
 from .data import Normaliser, byte_tokens, to_image
 from .episodes import open_task
 from .errors import UserError
-from .files import exported, read_json, text_hash
+from .files import content_hash, exported, read_json, text_hash
 from .interfaces import Aligned, Denoiser, Sizes, View
 from .tasks import resolve
 
@@ -32,9 +33,28 @@ def named_stage(name: str, stage: Experiment, before: Mapping[str, Path], home: 
     Args:
         before: the folders of earlier stages, which it may start from; their names are part of the hash.
     """
-    recorded = [open_task(Path(stage.data.root) / str(stage.data.size), task) for task in resolve(stage.data.tasks)]
-    named = config.dump(config.from_stages(stage, {name: folder.name for name, folder in before.items()}))
-    return home / f"{name}-{text_hash(named + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+    return home / hashed(name, config.from_stages(stage, {name: folder.name for name, folder in before.items()}))
+
+
+def hashed(name: str, arm: Experiment) -> str:
+    """A name and the hash of all that a run is made from: configuration, recordings, and whatever local files it starts from."""
+    recorded = [open_task(Path(arm.data.root) / str(arm.data.size), task) for task in resolve(arm.data.tasks)]
+    began = [arm.start, *(weights for _, part in config.parts(arm) if isinstance(weights := getattr(part, "weights", None), str))]
+    outside = [_content(file, file.stat().st_mtime_ns) for place in began if Path(place).exists() for file in _files(Path(place))]
+    return f"{name}-{text_hash(config.dump(arm) + ''.join([*(r.manifest['hash'] for r in recorded), *outside]))[:12]}"
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, the weights of a run, or the files of a folder."""
+    if path.is_file():
+        return [path]
+    weights = [file for folder in (path / "export", path) if (file := folder / "weights.safetensors").exists()]
+    return weights[:1] or sorted(file for file in path.iterdir() if file.is_file())
+
+
+@cache
+def _content(file: Path, changed: int) -> str:
+    return content_hash(file)
 
 
 def finished(run: Path) -> Path:

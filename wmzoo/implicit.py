@@ -4,7 +4,9 @@ An implicit world model is told the actions, as the others are: their clock is 1
 chunk's end.
     own space     cosine with the embedding of that frame, and whether it is the nearest of those of 64 windows     own
     shared space  s_hat = s + W e + b, s the present frame's tokens; W and b by ridge on training windows           Implicit.fit
-The same map from the embedding of the present frame instead tells what the map does by itself.
+Two controls tell what the map does by itself: the same from the embedding of the present frame, and the same from what the network
+"foresees" with weights that nothing has trained.  That is told the actions too, and a ridge makes much of them: what is above it was
+learnt.
 Farther than one chunk it cannot look: nothing turns a prediction into a frame to go on from.
 """
 
@@ -26,12 +28,15 @@ from .question import Question
 from .regress import by_ridge, fifth
 from .stats import over_windows
 
+UNTRAINED = "untrained, mapped"
+
 
 class Implicit(WorldModel):
     """A hybrid that aligns with the future, read by a linear map.
 
     Args:
         hybrid: with its target.
+        fresh: the same with weights that nothing has trained (`untrained`, subject.py).
         name: of the objective that aligns.
         space: the world model in whose feature space it is read; it lends encoder, camera and decoder.
         horizon: actions of a chunk.
@@ -42,9 +47,10 @@ class Implicit(WorldModel):
 
     steps = 1
 
-    def __init__(self, hybrid: Hybrid, name: str, space: WorldModel, horizon: int) -> None:
+    def __init__(self, hybrid: Hybrid, fresh: Hybrid, name: str, space: WorldModel, horizon: int) -> None:
         super().__init__()
         self.hybrid, self.aligned = hybrid.requires_grad_(False), cast("Aligned", hybrid.objectives[name])
+        self.fresh, self.name = (fresh.requires_grad_(False),), name  # in a tuple: it is no part of this model
         self.lent, self.view, self.painter = space.encoder, space.view, space.paint
         self.acting = next(name for name, part in hybrid.objectives.items() if part is hybrid.denoiser)
         self.horizon = self.every = self.aligned.gap
@@ -73,13 +79,18 @@ class Implicit(WorldModel):
         """The embedding that it expects at the end of this chunk."""
         return self.aligned.predict(self.hybrid.told(batch, {self.acting: action}, frozenset({self.aligned.tap})))
 
+    def imagined(self, batch: Batch, action: Float[Tensor, "B H A"]) -> Float[Tensor, "B M E"]:
+        """What the same network says with weights that nothing has trained."""
+        (fresh,) = self.fresh
+        return cast("Aligned", fresh.objectives[self.name]).predict(fresh.told(batch, {self.acting: action}, frozenset({self.aligned.tap})))
+
     def present(self, batch: Batch, action: Float[Tensor, "B H A"]) -> Float[Tensor, "B M E"]:
         """The embedding of the present frame, whatever the actions."""
         return self.aligned.embed(batch, "now")
 
     @torch.no_grad()
     def fit(self, batches: list[Batch], episode: np.ndarray) -> None:
-        """Ridge from what is foreseen, and from the present embedding, to the change of the tokens; penalty by a fifth of the episodes."""
+        """Ridge from every reading to the change of the tokens; the penalty is chosen on a fifth of the episodes."""
         columns = [self._change(batch) for batch in batches]
         change = torch.cat(columns).flatten(1).double().numpy()
         self.maps: dict[str, tuple[Tensor, Tensor]] = {}
@@ -91,7 +102,7 @@ class Implicit(WorldModel):
             self.maps[name] = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
     def _readings(self) -> dict[str, Callable[[Batch, Tensor], Tensor]]:
-        return {"prediction": self.foreseen, "present, mapped": self.present}
+        return {"prediction": self.foreseen, "present, mapped": self.present, UNTRAINED: self.imagined}
 
     def _change(self, batch: Batch) -> Float[Tensor, "B P E"]:
         now, future = (frame_tokens(batch, self.encoder, self.view, column) for column in (None, batch.column(self.horizon)))
@@ -125,7 +136,7 @@ class Implicit(WorldModel):
 
 
 @torch.no_grad()
-def own(model: Implicit, batches: list[Batch], task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+def own(model: Implicit, batches: list[Batch], start: np.ndarray) -> dict[str, Any]:
     """In the embedding's own space, for windows 64 at a time: cosine with the target, as the loss sees it, and the share found."""
     columns: dict[str, list[Tensor]] = {}
     for batch in batches:
@@ -139,9 +150,9 @@ def own(model: Implicit, batches: list[Batch], task: np.ndarray, episode: np.nda
             likeness = torch.einsum("amd,bmd->ab", normalize(tokens, dim=-1), normalize(target, dim=-1)) / target.shape[1]
             columns.setdefault(f"{name}cosine", []).append(likeness.diagonal())
             columns.setdefault(f"{name}found", []).append((likeness.argmax(dim=1) == torch.arange(len(target))).float())
-    result: dict[str, Any] = {"n": len(task), "steps": model.horizon}
+    result: dict[str, Any] = {"n": len(start), "steps": model.horizon}
     for name, parts in columns.items():
         values = torch.cat(parts).double().numpy()
-        estimate = over_windows(values[None], task, episode)
+        estimate = over_windows(values[None], start)
         result |= {name: estimate.mean, f"{name}_interval": [round(end, 4) for end in estimate.interval()]}
     return result

@@ -113,7 +113,7 @@ def call(words: list[str], log: Path, threads: int, home: Path) -> str:
 
 
 @contextmanager
-def launcher(kind: Launcher, processes: int, threads: int, address: str) -> Iterator[Submit]:
+def launcher(kind: Launcher, processes: int, threads: int, address: str, gpus: int = 0) -> Iterator[Submit]:
     """Somewhere to run jobs.
 
     Args:
@@ -122,6 +122,7 @@ def launcher(kind: Launcher, processes: int, threads: int, address: str) -> Iter
         threads: of each.
         address: of the Ray cluster: "auto" finds the one that this machine belongs to, "local" starts one here; for SLURM "auto" is the
             cluster, and "local" runs submitit's jobs here.
+        gpus: that Ray and SLURM keep for each job; on this machine a job finds those that are there.
 
     Raises:
         UserError: the engine is not installed, or there is no such cluster.
@@ -129,18 +130,18 @@ def launcher(kind: Launcher, processes: int, threads: int, address: str) -> Iter
     start = {"local": _local, "ray": _ray, "slurm": _slurm}[kind]
     with ThreadPoolExecutor(processes) as pool:
         try:
-            yield start(pool, processes, threads, address)
+            yield start(pool, processes, threads, address, gpus)
         finally:  # stopped in the middle: nothing else is begun, what runs is ended and resumes the next time
             pool.shutdown(wait=False, cancel_futures=True)
             for end in list(RUNNING.values()):
                 end()
 
 
-def _local(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -> Submit:
+def _local(pool: ThreadPoolExecutor, processes: int, threads: int, address: str, gpus: int) -> Submit:
     return lambda words, log: pool.submit(call, words, log, threads, Path.cwd())
 
 
-def _ray(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -> Submit:
+def _ray(pool: ThreadPoolExecutor, processes: int, threads: int, address: str, gpus: int) -> Submit:
     ray = _engine("ray")
     started = {"num_cpus": processes * threads, "include_dashboard": False} if address == "local" else {"address": address}
     try:
@@ -148,18 +149,18 @@ def _ray(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -
     except (ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"no Ray cluster at {address!r}; type `ray start --head`, or say --address local ({reason})") from None
-    remote = ray.remote(num_cpus=threads, max_retries=0)(call)
+    remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(call)
     return lambda words, log: remote.remote(words, log.resolve(), threads, Path.cwd()).future()
 
 
-def _slurm(pool: ThreadPoolExecutor, processes: int, threads: int, address: str) -> Submit:
+def _slurm(pool: ThreadPoolExecutor, processes: int, threads: int, address: str, gpus: int) -> Submit:
     submitit, cluster = _engine("submitit"), "local" if address == "local" else "slurm"
     if cluster == "slurm" and not shutil.which("srun"):
         raise UserError("no SLURM here: srun is not found; type this where jobs are submitted, or say --address local")
 
     def waited(words: list[str], log: Path) -> str:
         executor: Any = submitit.AutoExecutor(folder=log.parent / "slurm", cluster=cluster)
-        executor.update_parameters(cpus_per_task=threads, timeout_min=24 * 60)
+        executor.update_parameters(cpus_per_task=threads, timeout_min=24 * 60, **({"gpus_per_node": gpus} if gpus else {}))
         job = executor.submit(call, words, log, threads, Path.cwd())
         RUNNING[job] = job.cancel
         try:

@@ -23,7 +23,7 @@ from .config import Scale
 from .errors import UserError
 from .files import read_json
 from .findings import played
-from .stats import SEEDS, Estimate, corrected, over_windows, paired
+from .stats import SEEDS, Estimate, corrected, over_windows, paired, together
 from .study import Job, Plan, missing_data, planned, restricted, study
 from .tables import Table
 from .world import named
@@ -140,14 +140,18 @@ def of_study(plan: Plan) -> list[Judged]:
 
 
 def concluded(claim: Claim, pairs: Mapping[str, Found | None]) -> Judged:
-    """What the comparisons of a claim say together: one that fails decides, with seeds enough; too few, or one missing, leave it open."""
+    """What the comparisons of a claim say together: one that fails decides, with seeds enough; too few, or one missing, leave it open.
+
+    What is missing counts in the correction, so that a claim which fails does not stop failing with it.
+    """
     there = {label: pair for label, pair in pairs.items() if pair is not None}
     if not there:
         return Judged(claim, "", "", "not run")
     ends: dict[str, tuple[float, float]] = {}
     for few in (False, True):  # what one or two seeds say is no test, and does not make the others stricter
         family = {label: pair.estimate for label, pair in there.items() if (pair.seeds < SEEDS) == few}
-        ends |= zip(family, corrected(list(family.values())), strict=True)
+        several = together(list(family.values()), alike=claim.measure == "success")
+        ends |= zip(family, corrected(several, awaited=0 if few else len(pairs) - len(family)), strict=True)
     told = []
     for label, pair in there.items():
         sure = claim.measure if claim.measure == "GFLOP" else "[{:+.3f}, {:+.3f}]".format(*ends[label])
@@ -252,7 +256,7 @@ def order(rows: Rows) -> Found | None:
     found, alone = (np.stack([(each[f"order/{half}"] == 0).astype(float) for each in stored]) for half in ("noisy", "noise"))
     nearest = found - (alone if alone.mean() > CHANCE else CHANCE)
     n = f"{so_many(len(stored))} x {nearest.shape[1]} windows of {len(np.unique(stored[0]['episode']))} episodes"
-    return Found(over_windows(nearest, stored[0]["task"], stored[0]["episode"]), n, len(stored))
+    return Found(over_windows(nearest, stored[0]["start"]), n, len(stored))
 
 
 def probed(rows: Rows) -> Found | None:
@@ -284,14 +288,19 @@ MEASURES: dict[Measure, Callable[[Rows], Found | None]] = {
 }
 
 
-def table(rows: Sequence[Judged], scale: Scale | None = None) -> Table:
-    """The ledger as a table."""
+def table(rows: Sequence[Judged], scale: Scale | None = None, seeds: Sequence[int] = ()) -> Table:
+    """The ledger as a table.
+
+    Args:
+        seeds: of training, if they are not those of the studies.
+    """
     lines = []
     for row in rows:
         c = row.claim
         lines.append((str(c.number), c.family, c.says, c.paper, where(c, scale), row.found or "-", row.n or "-", row.verdict))
     head = ("", "family", "claim", "the paper's figures", "study", "ours: by how much it is better, 95%", "n", "verdict")
     size = f"Scale: {scale}.  " if scale else ""
+    size += f"Training seeds that were asked for: {', '.join(map(str, seeds))}.  " if seeds else ""
     note = f"{size}Intervals of paired differences, corrected by Holm within a claim."
     note += "  * As published before: its cells are not here." if any(row.verdict.endswith("*") for row in rows) else ""
     return Table("claims", head, tuple(lines), note)

@@ -94,7 +94,8 @@ class Subject:
         numbers = {folder: i for i, folder in enumerate(dict.fromkeys(row.episode.folder for row in rows))}
         motion = np.stack([row.episode.state[row.now + self.gap] - row.episode.state[row.now] for row in rows])[:, columns]
         task, episode = np.array([row.task for row in rows]), np.array([numbers[row.episode.folder] for row in rows])
-        return Seen(names, self.windows.names, task, episode, motion.astype(float), self._each(rows, features, "reading"))
+        start = np.array([row.episode.attempt for row in rows])
+        return Seen(names, self.windows.names, task, episode, start, motion.astype(float), self._each(rows, features, "reading"))
 
     @torch.no_grad()
     def paint(self, rows: list[Window], hand: Float[np.ndarray, "n 2"]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import UserError
-from .files import alone_in, read_json, write_atomically
+from .files import alone_in, read_json, write_atomically, write_json
 from .study import Plan
 
 RESULTS = ("eval*.json", "plan.json", "probe.json", "world*.json", "world*.npz")
@@ -20,7 +20,7 @@ BEGUN = ("cell.json", "last.ckpt", "export")  # a run that has one of them is le
 KEPT = ("config.yaml", "metrics.csv", *MEASURED)
 
 
-def keep(plan: Plan, runs: Path, home: Path) -> None:
+def keep(plan: Plan, home: Path) -> None:
     """Write down the cells of a study that are done, and what was asked for.
 
     Args:
@@ -38,9 +38,8 @@ def keep(plan: Plan, runs: Path, home: Path) -> None:
             )
     for folder in done:
         _copy(folder, home / "cells" / folder.name)
-    asked = runs / "studies" / plan.name / "asked.json"
-    if asked.exists():
-        _copy_file(asked, home / plan.name / asked.name)
+    if plan.asked:
+        write_json(home / plan.name / "asked.json", plan.asked)
 
 
 def recall(home: Path, runs: Path) -> int:

@@ -133,6 +133,7 @@ class Seen:
     Attributes:
         names: of the coordinates of the hand; `tasks` of the tasks, by number.
         task, episode: number of each window's task and episode.
+        start: of the seed that its episode was recorded with, which several tasks may have in common.
         motion: of the hand over the gap, in units of the task.
         features: what a probe may read, by name.
     """
@@ -141,18 +142,15 @@ class Seen:
     tasks: tuple[str, ...]
     task: Int[np.ndarray, "n"]
     episode: Int[np.ndarray, "n"]
+    start: Int[np.ndarray, "n"]
     motion: Float[np.ndarray, "n C"]
     features: dict[str, Float[np.ndarray, "n F"]]
 
     def redraws(self, seed: int = 0) -> Float[np.ndarray, "d n"]:
-        """How often each window counts: once in the first row, then as often as its episode was drawn again within its task."""
-        rng = np.random.default_rng(seed)
-        weight = np.ones((1 + DRAWS, len(self.task)))
-        for task in np.unique(self.task):
-            rows = np.flatnonzero(self.task == task)
-            known, which = np.unique(self.episode[rows], return_inverse=True)
-            weight[1:, rows] = rng.multinomial(len(known), np.full(len(known), 1 / len(known)), size=DRAWS)[:, which]
-        return weight
+        """How often each window counts: once in the first row, then as often as what its episode started from was drawn again."""
+        known, which = np.unique(self.start, return_inverse=True)
+        drawn = np.random.default_rng(seed).multinomial(len(known), np.full(len(known), 1 / len(known)), size=DRAWS)
+        return np.concatenate([np.ones((1, len(which))), drawn[:, which]])
 
     def estimate(self, values: Float[np.ndarray, "d"], rows: Bool[np.ndarray, "n"]) -> dict[str, Any]:
         """A number with its interval and what it was measured on; the first of the values is the number itself."""

@@ -38,7 +38,8 @@ LATENTS = ("own latent", "no latent", "another's latent")  # as world.py calls w
 LOSSES = ("flow/velocity", "bc/action", "ddpm/denoise", "pad/action")  # of actions, in the order of preference
 GAINED = {"bc/return": "", "bc/return_before": "before it learnt", "bc/return_shown": "the demonstrations' own actions"}  # in dreams
 NOTES = {
-    "success": "Rate over tasks and handles; the interval is that of a crossed design, seeds x handles, never narrower than Wilson's. "
+    "success": "Rate over tasks and handles; the interval is that of a crossed design, training seeds x seeds of handles (which draw alike "
+    "in all tasks), never narrower than Wilson's. "
     "IQM: interquartile mean over seeds and tasks; its interval is a bootstrap, which is too narrow with few seeds.",
     "differences": "Paired by training seed and handle; intervals and p are corrected by Holm",
 }
@@ -70,7 +71,9 @@ def success(found: Findings) -> Table:
         middle = "not run" if line.iqm is None else "{:.2f} [{:.2f}, {:.2f}]".format(*line.iqm)
         rows.append((line.label, line.setting or "-", count, interval(line.rate), middle, *by_task, waiting))
     head = ("arm", "setting", "successes by seed", "rate, 95% interval", "IQM", *names, "missing")
-    return Table("success", head, tuple(rows), NOTES["success"] + of_seeds(found))
+    seeds = list(dict.fromkeys(job.about[2] for line in found.lines for job in line.jobs))
+    which = "" if seeds == [str(i) for i in range(len(seeds))] else f"  Training seeds {', '.join(seeds)}."
+    return Table("success", head, tuple(rows), NOTES["success"] + which + of_seeds(found))
 
 
 def differences(found: Findings) -> Table:
@@ -89,10 +92,12 @@ def differences(found: Findings) -> Table:
         word = f"{verdict(gap.low, gap.high)}{', these networks' * (gap.seeds < SEEDS)}"
         rows.append((line.label, line.setting or "-", told, f"{gap.p:.3f}", f"{gap.improves:.2f}", pairs, word))
     head = ("arm", "setting", f"success less {found.baseline}, 95%", "p (Holm)", "P(improvement)", "n", "verdict")
-    gaps = [line.gap for line in found.lines if line.gap is not None]
-    few = sum(gap.seeds < SEEDS for gap in gaps)
-    apart = f", {few} of fewer than three seeds among themselves" if few else ""
-    note = f"{NOTES['differences']} for {len(gaps)} comparison{'s' * (len(gaps) != 1)}{apart}."
+    few = sum(line.gap.seeds < SEEDS for line in found.lines if line.gap is not None)
+    n = found.comparisons or few
+    awaited = f", {found.awaited} of them to come" if found.awaited else ""
+    apart = f"; {few} of fewer than {SEEDS} seeds among themselves" if few and found.comparisons else ""
+    beside = f"; not shown but run, and so among them: {', '.join(found.beside)}" if found.beside else ""
+    note = f"{NOTES['differences']} for {n} comparison{'s' * (n != 1)}{awaited}{apart}{beside}."
     return Table("differences", head, tuple(rows), note)
 
 
@@ -226,7 +231,7 @@ def residuals(found: Findings) -> Table:
 def skill(stored: Sequence[Mapping[str, np.ndarray]], name: str) -> str:
     """Of several seeds on the same windows: what they save of the error of a copy of the present, with its interval."""
     error, copied = (np.stack([one[f"{name}/{what}"] for one in stored]) for what in ("l1", "copied"))
-    part = over_windows(error, stored[0]["task"], stored[0]["episode"], copied)
+    part = over_windows(error, stored[0]["start"], copied)
     low, high = part.interval()
     return f"{1 - part.mean:+.2f} [{1 - high:+.2f}, {1 - low:+.2f}]"
 
@@ -345,7 +350,7 @@ def publish(plan: Plan, runs: Path, page: Path) -> None:
         n, (arm, setting, seed) = len(lost), lost[0]
         told = f"{page} shows {n} finished cells that are not here or were not asked for, such as {arm}, {setting}, seed {seed}"
         raise UserError(f"{told}; take them back (wmzoo recall), run them again, or delete {home} to begin anew")
-    keep(plan, runs, home.parent)
+    keep(plan, home.parent)
     foreseen = worlds(found, folder)
     shown = [table for table in tables(found, foreseen) if table.name not in ("cost", "cells")]
     pictures = {
@@ -408,7 +413,7 @@ def render(
         films=films(found),
         worlds=foreseen,
         probes=probes(found),
-        provenance=provenance(plan, runs / "studies" / plan.name / "asked.json"),
+        provenance=provenance(plan),
     )
     return page, drawn
 
@@ -659,17 +664,18 @@ def in_words(hashes: Sequence[str]) -> str:
     return f"{len(hashes)} cell{'s' * (len(hashes) > 1)} ({', '.join(told)})"
 
 
-def provenance(plan: Plan, asked: Path) -> dict[str, str]:
-    """Where the numbers come from; `asked` holds the options of `wmzoo study`."""
-    options = read_json(asked, "a study that was begun") if asked.exists() else {}
-    given = [f"--{name} {' '.join(map(repr, v)) if isinstance(v, list) else v}" for name, v in options.items() if v]
+def provenance(plan: Plan) -> dict[str, str]:
+    """Where the numbers come from."""
+    given = [f"--{name} {' '.join(map(repr, v)) if isinstance(v, list | tuple) else v}" for name, v in plan.asked.items() if v]
     data: dict[str, str] = {}
     packages, machines, code = set[str](), set[str](), dict[str, list[str]]()
     for facts in (read_json(job.folder / "cell.json", "a cell", "delete it") for job in plan.cells if job.done):
         data |= facts.get("data", {})  # earlier versions did not keep it
         packages.add(", ".join(f"{name} {number}" for name, number in facts.get("versions", {}).items() if name != "wmzoo"))
         code.setdefault(facts.get("trained_by") or facts.get("versions", {}).get("wmzoo", "?"), []).append(facts.get("code", ""))
-        machines.add(f"{facts.get('processor') or facts.get('machine', '')}, {facts.get('threads') or 'any number of'} thread(s) a run")
+        precision = f", {facts['precision']}" if facts.get("precision") else ""  # earlier versions did not keep it
+        threads = f"{facts.get('threads') or 'any number of'} thread(s) a run"
+        machines.add(f"{facts.get('processor') or facts.get('machine', '')}, {threads}{precision}")
     return {
         "command": " ".join([f"wmzoo study {plan.name}", *given]),
         "wmzoo that trained the runs": "; ".join(f"{by}: {in_words(hashes)}" for by, hashes in sorted(code.items())) or "none yet",

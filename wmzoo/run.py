@@ -56,6 +56,9 @@ def train(arm: Experiment, out: Path, told: Sequence[str] = ()) -> None:
     checkpoint = out / "last.ckpt"
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         raise UserError(f"{checkpoint} is damaged; delete it to train from the beginning")
+    if (out / "cell.json").exists() and not checkpoint.exists() and not (out / "export").exists():
+        told = f"{out} has results that were taken back without weights, and these would be others'"
+        raise UserError(f"{told}; choose another --out, or delete {out / 'cell.json'} and what was measured")
     config.check(arm)
     also = loggers(told, out, arm)
     if arm.start != "none" and not arm.start.startswith("stage:"):

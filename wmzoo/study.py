@@ -10,6 +10,7 @@ of its data, as stages are; so what two studies have in common is run once, and 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,8 +25,8 @@ from .config import Experiment, Scale, with_fields
 from .data import Data
 from .episodes import open_task
 from .errors import UserError, unknown
-from .files import read_json, text_hash
-from .finished import named_stage
+from .files import read_json
+from .finished import hashed, named_stage
 from .follow import settings
 from .registry import arm, module
 from .tasks import resolve
@@ -67,6 +68,8 @@ class Study:
         space: label of the row whose feature space judges all painted predictions; "" judges each in its own.
         windows: validation windows on which world models are asked.
         elsewhere: the tasks of `transfer`, and of `plan` unless it is to be the own.
+        beside: rows that were not asked for this time.  Those that were run all the same count among the comparisons of the study: to
+            choose rows does not choose what Holm corrects for.
     """
 
     question: str
@@ -79,6 +82,7 @@ class Study:
     space: str = ""
     windows: int = 256
     elsewhere: tuple[str, ...] = ()
+    beside: Mapping[str, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -233,11 +237,18 @@ def probed(job: Job) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a study, each after what it stands on."""
+    """All jobs of a study, each after what it stands on.
+
+    Attributes:
+        beside: cells of rows that were not asked for.
+        asked: the options of `wmzoo study`, by name.
+    """
 
     name: str
     study: Study
     jobs: tuple[Job, ...]
+    beside: tuple[Job, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[Job, ...]:
@@ -291,7 +302,8 @@ def restricted(found: Study, seeds: tuple[int, ...], rows: tuple[str, ...], sett
         raise UserError(f"--seeds must be from 0 to {2**31 - 1}, not {wrong[0]}")
     kept = {label: row for label, row in found.rows.items() if not rows or label in (*rows, found.baseline, found.space)}
     chosen = {label: changes for label, changes in found.settings.items() if not settings or label in settings}
-    return replace(found, seeds=seeds or found.seeds, rows=kept, settings=chosen)
+    beside = {label: row for label, row in found.rows.items() if label not in kept}
+    return replace(found, seeds=seeds or found.seeds, rows=kept, settings=chosen, beside=beside)
 
 
 def experiments(found: Study, scale: Scale, common: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, int], Experiment]]:
@@ -333,7 +345,16 @@ def planned(name: str, found: Study, runs: Path, scale: Scale, common: Mapping[s
             both = " and ".join(", ".join(filter(None, told)) for told in (jobs[folder].about, about))
             raise UserError(f"study {name}: {both} are the same run")
         jobs[folder] = Job(folder, experiment, waits, about, found.measures, found.handles, judge, found.windows, found.elsewhere)
-    return Plan(name, found, tuple(jobs.values()))
+    return Plan(name, found, tuple(jobs.values()), tuple(_beside(found, runs, scale, common)))
+
+
+def _beside(found: Study, runs: Path, scale: Scale, common: Mapping[str, Any]) -> Iterator[Job]:
+    """The cells of rows that were not asked for; what was changed in all others may not be in them."""
+    for label, row in found.beside.items():
+        with suppress(UserError):
+            for about, experiment in experiments(replace(found, rows={label: row}), scale, common):
+                told = (*about[:2], str(about[2]))
+                yield Job(cell_folder(experiment, runs), experiment, (), told, found.measures, found.handles, elsewhere=found.elsewhere)
 
 
 def checked(experiment: Experiment) -> None:
@@ -349,8 +370,7 @@ def _checked(text: str) -> None:
 
 def cell_folder(experiment: Experiment, runs: Path) -> Path:
     """Where a cell lives: called after its configuration and its data."""
-    recorded = [open_task(Path(experiment.data.root) / str(experiment.data.size), task) for task in resolve(experiment.data.tasks)]
-    return runs / f"{experiment.name}-{text_hash(config.dump(experiment) + ''.join(r.manifest['hash'] for r in recorded))[:12]}"
+    return runs / hashed(experiment.name, experiment)
 
 
 def missing_data(found: Study, scale: Scale, common: Mapping[str, Any]) -> list[tuple[Data, str]]:

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from .batch import Batch, Needs
 from .compose import Hybrid
+from .config import Experiment, build, self_contained
 from .data import Normaliser, Window, Windows
 from .episodes import open_task
 from .errors import UserError
 from .features import frame_tokens
 from .finished import load_hybrid
 from .implicit import Implicit
-from .interfaces import Aligned, Encoder, Residuals, WorldModel
+from .interfaces import Aligned, Encoder, Residuals, Sizes, WorldModel
 from .tasks import resolve
 
 AMONG, FITTED = 64, 2048  # windows among which a future is sought, and those on which a linear map is fitted
+GATE = 0.05  # deviation of what a fresh network has at 0, such as gates: at 0 the actions would reach nothing
 Predict = Callable[[Batch, Tensor, int, torch.Generator], Tensor]  # batch, present tokens, steps ahead -> tokens
 
 
@@ -119,7 +121,7 @@ def predicting(run: Path) -> WorldModel | Residuals:
     return models[0]
 
 
-def reader(run: Path, hybrid: Hybrid, space: Path | None, horizon: int) -> Implicit | None:
+def reader(run: Path, arm: Experiment, hybrid: Hybrid, sizes: Sizes, space: Path | None) -> Implicit | None:
     """A hybrid that aligns with the future, to be read in the feature space of another run; None where it does not.
 
     Raises:
@@ -131,7 +133,18 @@ def reader(run: Path, hybrid: Hybrid, space: Path | None, horizon: int) -> Impli
     judge = None if space is None else predicting(space)
     if not isinstance(judge, WorldModel):
         raise UserError(f"{run} foresees an embedding that nothing decodes: say --space and the run of a world model to read it there")
-    return Implicit(hybrid, names[0], judge, horizon)
+    return Implicit(hybrid, untrained(arm, sizes), names[0], judge, arm.data.horizon)
+
+
+def untrained(arm: Experiment, sizes: Sizes) -> Hybrid:
+    """The network of an arm with fresh weights, none of which are 0 throughout."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(arm.seed)
+        fresh = build(self_contained(arm), sizes).eval()
+        for weight in fresh.parameters():
+            if weight.ndim > 1 and not weight.any():
+                weight.normal_(0, GATE)
+    return fresh
 
 
 def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = None) -> tuple[Subject, dict[str, Any]]:
@@ -144,7 +157,7 @@ def subject(run: Path, tasks: tuple[str, ...], data: str, space: Path | None = N
         UserError: nothing in this run predicts, or it cannot read this data, or it does not paint.
     """
     arm, hybrid, facts = load_hybrid(run)
-    model = hybrid.world_model or reader(run, hybrid, space, arm.data.horizon)
+    model = hybrid.world_model or reader(run, arm, hybrid, Sizes(**facts["sizes"]), space)
     residuals = next((part for part in hybrid.modules() if isinstance(part, Residuals)), None)
     if model is None and residuals is None:
         raise UserError(f"{run} is a run of {arm.name}: nothing in it predicts a future frame")

@@ -15,6 +15,7 @@ from . import __version__, follow, probe, rollout, world
 from .files import alone_in, content_hash, read_json, text_hash, write_json
 from .finished import aligns, facts_of, foresees, outline, plays
 from .interfaces import LatentActions
+from .kernels import precision_for
 from .records import forget, results
 from .run import train
 from .study import PROBED, Job, foreseen, handles_planned, handles_played, probed, transferred
@@ -61,6 +62,7 @@ def work(job: Job) -> None:
             "seconds": {"train": trained_seconds(folder), "measure": round(measuring, 1)},
             "peak_bytes": max(peak_memory(), before.get("peak_bytes", 0)),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
+            "precision": before.get("precision", "") if before else precision_for(job.arm.optim.precision),
             "machine": platform.machine(),
             "processor": processor(),
             "code": before.get("code", "") if before else code_hash(),

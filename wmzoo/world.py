@@ -34,7 +34,7 @@ from .batch import Batch, Needs
 from .compare import curves, explained, save_picture, strip, summarised
 from .data import Window
 from .files import write_atomically, write_json
-from .implicit import Implicit, own
+from .implicit import UNTRAINED, Implicit, own
 from .interfaces import FourModes, Residuals, WorldModel
 from .pictures import film, four, moving_most, photographs, write_gif
 from .shapes import checked
@@ -98,7 +98,7 @@ def found(predicted: Float[Tensor, "B P E"], future: Float[Tensor, "B P E"]) -> 
     return (distance.argmin(dim=1) == torch.arange(len(future))).float()
 
 
-def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+def line(values: dict[str, np.ndarray], start: np.ndarray) -> dict[str, Any]:
     """Means over the windows; skill; the error as a part of a copy's, over the windows that change more than the median window.
 
     Where none does, as when all change alike, over those that change as much.
@@ -107,22 +107,22 @@ def line(values: dict[str, np.ndarray], task: np.ndarray, episode: np.ndarray) -
     for place, error, copied in (("", "l1", "copied"), ("space ", "space l1", "space copied"), ("pixel ", "mse", "copy mse")):
         if error not in values:
             continue
-        part = over_windows(values[error][None], task, episode, values[copied][None])
+        part = over_windows(values[error][None], start, values[copied][None])
         row |= {f"{place}skill": 1 - part.mean, f"{place}skill_interval": [round(1 - end, 4) for end in reversed(part.interval())]}
         median = np.median(values[copied])
         moving = values[copied] > median if (values[copied] > median).any() else values[copied] >= median
         row[f"{place}moving_ratio"] = float(values[error][moving].sum() / max(1e-12, values[copied][moving].sum()))
-    return {**row, "n": len(task)}
+    return {**row, "n": len(start)}
 
 
 @torch.no_grad()
-def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+def listening(what: Subject, batches: list[Batch], ahead: int, start: np.ndarray, way: str = "prediction") -> dict[str, Any]:
     """Skill with the true actions, and with those of another window of the batch; "space" is the same in the shared feature space."""
     errors: dict[str, list[Tensor]] = {}
     for number, batch in enumerate(batches):
         now, future = what.tokens(batch, 0), what.tokens(batch, ahead)
         other = replace(batch, action=batch.action.roll(len(batch) // 2, dims=0))
-        ask = next(iter(what.ways.values()))
+        ask = what.ways[way]
         right, wrong = (ask(asked, now, ahead, torch.Generator().manual_seed(number)) for asked in (batch, other))
         places = {"": (right, wrong, now, future)}
         if what.space is not None and what.paint is not None:
@@ -131,18 +131,18 @@ def listening(what: Subject, batches: list[Batch], ahead: int, task: np.ndarray,
             places["space"] = right, wrong, now, future
         for place, (*guesses, true) in places.items():
             errors.setdefault(place, []).append(torch.stack([(guess - true).abs().mean(dim=(1, 2)) for guess in guesses]))
-    found = {place: heard(torch.cat(parts, dim=1).double().numpy(), task, episode) for place, parts in errors.items()}
+    found = {place: heard(torch.cat(parts, dim=1).double().numpy(), start) for place, parts in errors.items()}
     return found.pop("") | found
 
 
-def heard(errors: np.ndarray, task: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+def heard(errors: np.ndarray, start: np.ndarray) -> dict[str, Any]:
     """What listening is worth.
 
     Args:
         errors: (3, windows) with the true actions, with another window's, of a copy of the present.
     """
     right, wrong, still = errors
-    gap = over_windows((wrong - right)[None], task, episode, still[None])
+    gap = over_windows((wrong - right)[None], start, still[None])
     told, untold = (float(1 - x.mean() / still.mean()) for x in (right, wrong))
     interval = [round(end, 4) for end in gap.interval()]
     return {"skill": told, "with_others_actions": untold, "difference": told - untold, "interval": interval, "n": len(right)}
@@ -243,14 +243,14 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     rows = what.chosen(what.windows.validation, count)
     batches, task = what.batches(rows), np.array([row.task for row in rows])
     places = {folder: i for i, folder in enumerate(dict.fromkeys(row.episode.folder for row in rows))}
-    episode = np.array([places[row.episode.folder] for row in rows])
+    episode, start = (np.array(each) for each in zip(*((places[row.episode.folder], row.episode.attempt) for row in rows), strict=True))
     lpips = registry.module("models", "perceptual").lpips_or("auto")
     horizons: dict[str, Any] = {}
     kept: dict[str, np.ndarray] = {}
     asked = [(way, ahead) for way in what.ways for ahead in what.horizons]
     for way, ahead in tqdm(asked, desc="predicting", unit="horizon"):
         values = measure(what, batches, way, ahead, lpips)
-        horizons.setdefault(way, {})[str(ahead)] = line(values, task, episode)
+        horizons.setdefault(way, {})[str(ahead)] = line(values, start)
         kept |= {f"{way}/{ahead}/{name}": value.astype(np.float32) for name, value in values.items()}
     result = {
         **about,
@@ -261,16 +261,17 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     }
     result |= {"ways": horizons, "cost": cost(what, batches[0])}
     if isinstance(what.model, WorldModel):
-        result["listens"] = listening(what, batches, what.model.horizon, task, episode)
+        result["listens"] = listening(what, batches, what.model.horizon, start)
         few = np.arange(0, len(batches[0]), max(1, len(batches[0]) // TRIED))[:TRIED]  # of all tasks, in whose order a batch is
         error, spread = recovered(what, batches[0][torch.from_numpy(few)], what.horizons[0])
         tried = {"recovers/row": few, "recovers/error": error, "recovers/spread": spread}
         kept |= tried
-        part = explained([tried | {"task": task, "episode": episode}])
+        part = explained([tried | {"start": start}])
         ends = [round(part[end], 4) for end in ("low", "high")]
         result["recovers"] = {"r2": part["mean"], "interval": ends, "n": len(few), "steps": what.horizons[0]}
         if isinstance(what.model, Implicit):
-            result["own_space"] = own(what.model, batches, task, episode)
+            result["own_space"] = own(what.model, batches, start)
+            result["untrained"] = listening(what, batches, what.model.horizon, start, UNTRAINED)
         if isinstance(what.model, FourModes):
             result["inverse"] = inverse(what.model, what.model.horizon, batches)
             save_picture(
@@ -285,7 +286,7 @@ def evaluate(run: Path, tasks: tuple[str, ...] = (), data: str = "", count: int 
     name = named(tasks)
     shots = photographs(what, rows)
     (run / f"{name}.json").unlink(missing_ok=True)  # what it said of other windows; killed now, this is asked again
-    write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode}))
+    write_atomically(run / f"{name}.npz", lambda draft: _savez(draft, {**kept, **shots, "task": task, "episode": episode, "start": start}))
     if shots:
         write_atomically(run / f"{name}.gif", lambda draft: write_gif(draft, film(what, rows)))
         save_picture(run / f"{name}.png", strip({"now": shots["now"], "later": shots["later"], "later, decoded": shots["seen"],
