@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # With two threads on two cores, a waiting thread that spins for long (the default) steals the core from whoever else runs:
 # a step beside one busy process took 2.8 s by default and 0.2 s with this bound, and the same time as before alone.
