@@ -100,7 +100,7 @@ class Plan:
 
     Attributes:
         stream: whose hidden states are pulled, all of them.
-        tap: depth as a part of the trunk, rounded to a block.
+        tap: depth as a part of the trunk, rounded to a block; half a block up.
         which: the frame of the target.
         gap: control steps to the future frame; 0 needs none.
         control: "none"; "current" aligns with the present frame; "shuffled" with the target of the next window in the batch.
@@ -135,7 +135,7 @@ class Align(Aligned):
         super().__init__()
         if not 0 <= plan.tap <= 1:
             raise UserError(f"tap {plan.tap} is no part of the trunk: say 0 (its input) to 1 (after its last block)")
-        self.plan, self.tap, self.tokens = plan, round(plan.tap * depth), tokens
+        self.plan, self.tap, self.tokens = plan, int(plan.tap * depth + 0.5), tokens
         self.gap = plan.gap if plan.which == "future" else 0
         self.target, self.projector = target, projector
 

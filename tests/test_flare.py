@@ -114,6 +114,12 @@ def test_projector_is_a_norm_and_two_layers() -> None:
     assert first.out_features == 16
 
 
+@pytest.mark.parametrize(("depth", "tap"), [(2, 2), (6, 5), (8, 6), (10, 8)])
+def test_the_tap_is_three_quarters_of_any_trunk(depth: int, tap: int, sizes: Sizes) -> None:
+    """To the nearest block; half a block goes up, whether the block below is even or odd."""
+    assert objective(made(small(depth=depth), sizes)).tap == tap
+
+
 def test_the_alignment_stops_at_the_tap(batch: Batch, sizes: Sizes) -> None:
     """A1: blocks 1 to 6 of 8, the future tokens and both encoders learn; blocks 7 and 8, the decoder and the target do not."""
     hybrid = made(small(), sizes)
